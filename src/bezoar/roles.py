@@ -1,0 +1,143 @@
+"""The roles of the games, each a small abstract class: the signature is the threat model.
+
+What a role is not handed it cannot use: no defence ever receives a probe, the poisoned rows, the
+target class, the poison rate or the test accuracy. A role is either an interface (here) or a leaf
+(a registered method); to change a method, hold it as a field and wrap it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from bezoar.component import Component
+from bezoar.records import Dataset, Inspection, Poison, Probe, Trusted
+from bezoar.seed import Seed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bezoar.lab import Lab
+    from bezoar.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data source's two halves; the referee measures on `test`, players never see it."""
+
+    train: Dataset
+    test: Dataset
+
+
+class DataSource(Component):
+    """Where images come from."""
+
+    family: ClassVar[str] = "datasets"
+    generated: ClassVar[bool] = False
+    """Whether the images are computed (and worth keeping in the store) rather than read from files."""
+
+    @abstractmethod
+    def load(self, folders: tuple[Path, ...]) -> Splits:
+        """Find and open the images.
+
+        Args:
+            folders: where to look, first match wins (``--data``, then ``BEZOAR_DATA``).
+
+        Raises:
+            DataError: the images are not there, or are not what they should be.
+        """
+
+    def fingerprint(self, folders: tuple[Path, ...]) -> str:
+        """A text that changes whenever the files behind the same settings do."""
+        del folders
+        return ""
+
+
+class Trigger(Component):
+    """A visible or hidden mark in pixel space."""
+
+    family: ClassVar[str] = "triggers"
+
+    @abstractmethod
+    def stamp(self, images: Float[Tensor, "n c h w"], rows: Int64[Tensor, "n"], seed: Seed) -> Float[Tensor, "n c h w"]:
+        """Images in [0, 1] with the trigger; the shape is kept and the input is left alone.
+
+        Randomness, if any, is keyed by row, so that it does not depend on batch size or workers.
+        """
+
+
+class Attack(Component):
+    """A player that wants a model to answer its trigger."""
+
+    family: ClassVar[str] = "attacks"
+
+    @abstractmethod
+    def probe(self, test: Dataset, memory: Mapping[str, Tensor], lab: Lab, seed: Seed) -> Probe:
+        """The images with which the referee tests the attack on a model."""
+
+
+class DataPoisoning(Attack):
+    """An attack that only changes training images and their labels."""
+
+    @abstractmethod
+    def poison(self, clean: Dataset, lab: Lab, seed: Seed) -> Poison:
+        """What is replaced in the data that the victim collects.
+
+        Raises:
+            SettingError: the data cannot hold this poison (too few eligible images, class missing).
+        """
+
+
+class Architecture(Component):
+    """A network before training."""
+
+    family: ClassVar[str] = "architectures"
+
+    @abstractmethod
+    def build(self, shape: tuple[int, int, int], classes: tuple[str, ...], seed: Seed) -> Classifier:
+        """A freshly initialised classifier for images of that shape (c, h, w)."""
+
+
+class Trainer(Component):
+    """A recipe that turns labelled images into a model."""
+
+    family: ClassVar[str] = "trainers"
+
+    @abstractmethod
+    def train(self, architecture: Architecture, data: Dataset, lab: Lab, seed: Seed) -> Classifier:
+        """A trained classifier in evaluation mode, on the lab's device."""
+
+
+class Repairer(Component):
+    """A player that undoes a backdoor with a few trusted images.
+
+    It is an iterator over progressively repaired models: it yields the live student after each
+    optimisation step, and once after any one-off surgery. It measures nothing and never changes
+    its input; the referee decides when to look, what to record and when to stop.
+    """
+
+    family: ClassVar[str] = "repairers"
+
+    @abstractmethod
+    def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
+        """The student after each step, always the same object, in evaluation mode while one looks."""
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """How many models a full repair yields."""
+
+
+class Detector(Component):
+    """A player that says how suspicious each class of a model is."""
+
+    family: ClassVar[str] = "detectors"
+
+    @abstractmethod
+    def inspect(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Inspection:
+        """Scores per class, with the triggers it reconstructed; the suspect is left as it was."""

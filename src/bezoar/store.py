@@ -1,0 +1,214 @@
+"""Content-addressed stages: what has been computed once is never computed again.
+
+A stage is a pure function of its settings, its seed path and the addresses of its inputs; its
+address is the digest of those. Twenty defences share one trained model, a killed run resumes, and
+two processes that make the same stage do no harm: each writes into a scratch folder of its own and
+renames it when it is complete. Tensors are safetensors and the rest is JSON; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bezoar.component import canonical, digest
+from bezoar.errors import StoreError
+
+FORMAT = 1
+STALE_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The recipe of one artefact.
+
+    Attributes:
+        name: what kind of stage this is: collect, train, repair, inspect, ...
+        settings: identities of the components that take part (`Component.identity`), and plain values.
+        seed: the path of the random stream.
+        inputs: role -> address of the stages that this one builds on.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    seed: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def recipe(self) -> dict[str, Any]:
+        """Everything that decides the result, as plain JSON values."""
+        return {"stage": self.name, "settings": self.settings, "seed": self.seed, "inputs": self.inputs}
+
+    @property
+    def address(self) -> str:
+        """32 hexadecimal digits: equal recipes, equal addresses."""
+        return digest(self.recipe())
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What a stage made: named tensors, and facts as plain JSON values."""
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def default_home() -> Path:
+    """Where bezoar keeps its store: ``BEZOAR_HOME``, else the user's cache folder."""
+    home = os.environ.get("BEZOAR_HOME")
+    if home:
+        return Path(home)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bezoar"
+
+
+class Store:
+    """A folder of artefacts by address.
+
+    Args:
+        root: created when missing.
+
+    Raises:
+        StoreError: the folder cannot be used, or was written by a bezoar with another format.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = (root or default_home()) / "store"
+        self._scratch = self.root / "scratch"
+        try:
+            self._scratch.mkdir(parents=True, exist_ok=True)
+            self._check_format()
+            self._sweep_scratch()
+        except OSError as error:
+            raise StoreError(
+                f"the store {self.root} cannot be used ({error.strerror}); "
+                "set BEZOAR_HOME to a folder that can be written"
+            ) from None
+
+    def find(self, stage: Stage) -> Artefact | None:
+        """The artefact of a stage if it has been made; an unreadable one is set aside and counts as not made."""
+        folder = self._folder(stage.address)
+        if not folder.is_dir():
+            return None
+        try:
+            facts = json.loads((folder / "facts.json").read_text())
+            tensors = load_file(folder / "tensors.safetensors") if facts["tensors"] else {}
+        except (OSError, ValueError, KeyError, SafetensorError):
+            damaged = self.root / "damaged" / f"{stage.address}-{uuid.uuid4().hex[:8]}"
+            damaged.parent.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):  # another process has just set it aside
+                folder.rename(damaged)
+            return None
+        return Artefact(tensors, facts["facts"])
+
+    def make(self, stage: Stage, compute: Callable[[], Artefact]) -> Artefact:
+        """The artefact of a stage, computed unless it has been made before.
+
+        Raises:
+            StoreError: the artefact cannot be written; nothing is left half-written.
+        """
+        found = self.find(stage)
+        if found is not None:
+            return found
+        started = time.monotonic()
+        artefact = compute()
+        self._write(stage, artefact, time.monotonic() - started)
+        return artefact
+
+    def seconds(self, stage: Stage) -> float:
+        """How long a stage took when it was made; 0 if it has not been."""
+        path = self._folder(stage.address) / "facts.json"
+        return float(json.loads(path.read_text())["seconds"]) if path.is_file() else 0.0
+
+    def _folder(self, address: str) -> Path:
+        return self.root / address[:2] / address
+
+    def _write(self, stage: Stage, artefact: Artefact, seconds: float) -> None:
+        scratch = self._scratch / f"{stage.address}-{uuid.uuid4().hex[:8]}"
+        folder = self._folder(stage.address)
+        record = {
+            **stage.recipe(),
+            "facts": artefact.facts,
+            "tensors": sorted(artefact.tensors),
+            "seconds": round(seconds, 3),
+        }
+        try:
+            scratch.mkdir()
+            if artefact.tensors:
+                save_file(_apart(artefact.tensors), scratch / "tensors.safetensors")
+            (scratch / "facts.json").write_text(canonical(record))
+            folder.parent.mkdir(exist_ok=True)
+            if not folder.exists():
+                scratch.rename(folder)
+        except (OSError, SafetensorError) as error:
+            if not folder.is_dir():  # else another process was faster, and its result is as good
+                raise StoreError(
+                    f"cannot write the stage {stage.name!r} into the store {self.root}: {error}; "
+                    "free some space or set BEZOAR_HOME to another folder"
+                ) from None
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _check_format(self) -> None:
+        marker = self.root / "format.json"
+        if not marker.is_file():
+            scratch = marker.with_name(f"format-{uuid.uuid4().hex[:8]}.tmp")
+            scratch.write_text(canonical({"format": FORMAT}))
+            scratch.replace(marker)  # so that no other process reads half of it
+        try:
+            found = json.loads(marker.read_text())["format"]
+        except (ValueError, KeyError, TypeError):
+            found = "unreadable"
+        if found != FORMAT:
+            raise StoreError(
+                f"the store {self.root} has format {found!r}, but this bezoar reads format {FORMAT}; "
+                "set BEZOAR_HOME to a new folder, or remove the old store"
+            )
+
+    def _sweep_scratch(self) -> None:
+        """Remove what killed runs have left; young entries may belong to a running process."""
+        for entry in self._scratch.iterdir():
+            with suppress(FileNotFoundError):  # its process has just finished
+                if time.time() - entry.stat().st_mtime > STALE_SECONDS:
+                    shutil.rmtree(entry, ignore_errors=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that it is there as a whole or not at all.
+
+    Raises:
+        StoreError: it cannot be written; an old file is left as it was.
+    """
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+    except OSError as error:
+        with suppress(OSError):  # the folder itself may be what is wrong
+            scratch.unlink(missing_ok=True)
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}; free some space or name another folder"
+        ) from None
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as safetensors takes them: on the CPU, contiguous, and no two in the same memory (tied weights)."""
+    apart: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        held = tensor.detach().cpu().contiguous()
+        memory = held.untyped_storage().data_ptr()
+        apart[name] = held.clone() if memory in seen else held
+        seen.add(memory)
+    return apart
