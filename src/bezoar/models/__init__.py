@@ -1,0 +1,1 @@
+"""Classifiers: the common interface, the CIFAR networks, other libraries' networks, safe files."""
