@@ -1,0 +1,1 @@
+"""The one step generator, batches, augmentation and the trainers that consume them."""

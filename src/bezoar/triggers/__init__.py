@@ -1,0 +1,1 @@
+"""Marks in pixel space, shared by attacks."""
