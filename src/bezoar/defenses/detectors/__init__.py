@@ -1,0 +1,1 @@
+"""Detectors: how suspicious each class of a model is."""

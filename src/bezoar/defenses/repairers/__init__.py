@@ -1,0 +1,1 @@
+"""Repairers: iterators over progressively repaired models."""
