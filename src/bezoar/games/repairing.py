@@ -1,0 +1,149 @@
+"""The one loop around every repair: when to look, what to record and when a model is good enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from bezoar.lab import Lab
+from bezoar.measure.estimates import paired_loss, proportion
+from bezoar.measure.predictions import Measurement, measure, predict
+from bezoar.models.classifier import Classifier
+from bezoar.records import Dataset, Estimate, Probe, Trusted
+from bezoar.roles import Repairer
+from bezoar.seed import Seed
+
+HELD_OUT_FOLDS = 5
+"""The blind reading trains on 80 % of the trusted images and stops on the rest."""
+
+ONE_SIDED = 1.645
+"""Standard errors of a one-sided test at 5 %."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One reading along a repair.
+
+    Attributes:
+        step: how many models the repair had yielded; 0 is the suspect itself.
+        clean_accuracy, attack_success: on the referee's test set and probe.
+        lost: clean accuracy lost against the suspect, on the same images.
+    """
+
+    step: int
+    clean_accuracy: Estimate
+    attack_success: Estimate
+    lost: Estimate
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        estimates = {name: getattr(self, name).as_json() for name in ("clean_accuracy", "attack_success", "lost")}
+        return {"step": self.step, **estimates}
+
+    @staticmethod
+    def from_json(fields: dict[str, Any]) -> Point:
+        """The inverse of `as_json`."""
+        names = ("clean_accuracy", "attack_success", "lost")
+        return Point(fields["step"], *(Estimate.from_json(fields[name]) for name in names))
+
+
+def watched(
+    repairer: Repairer, suspect: Classifier, trusted: Trusted, every: int, lab: Lab, seed: Seed
+) -> Iterator[tuple[int, Classifier]]:
+    """The models at which the referee looks: every `every`-th, the first one if it is surgery's, and the last."""
+    models = lab.progress.track(repairer.repair(suspect, trusted, lab, seed), "repair", repairer.length)
+    for step, student in enumerate(models, start=1):
+        if step % every == 0 or step == repairer.length:
+            yield step, student
+
+
+def curve(
+    repairer: Repairer,
+    suspect: Classifier,
+    trusted: Trusted,
+    every: int,
+    lab: Lab,
+    seed: Seed,
+    look: Callable[[int, Classifier], Point],
+) -> list[Point]:
+    """A reading of the suspect and one at every look."""
+    return [
+        look(0, suspect),
+        *(look(step, student) for step, student in watched(repairer, suspect, trusted, every, lab, seed)),
+    ]
+
+
+def looker(suspect: Classifier, test: Dataset, probe: Probe) -> Callable[[int, Classifier], Point]:
+    """How the referee reads one model: against the suspect, on the test set and the probe."""
+    before: Measurement = measure(suspect, test, probe)
+
+    def look(step: int, model: Classifier) -> Point:
+        now = before if model is suspect else measure(model, test, probe)
+        return Point(step, now.clean_accuracy, now.attack_success, paired_loss(before.right, now.right, test.groups))
+
+    return look
+
+
+def admissible(points: list[Point], budget: float) -> list[Point]:
+    """The points that lost at most the budget of clean accuracy (absolute, spec A29); step 0 always is one."""
+    return [point for point in points if point.lost.value <= budget + 1e-9]
+
+
+def oracle(points: list[Point], budget: float) -> Point:
+    """The lowest attack success within the budget: the paper's reading, which no defender could make."""
+    return min(admissible(points, budget), key=lambda point: point.attack_success.value)
+
+
+def final(points: list[Point], budget: float) -> Point:
+    """The last point within the budget."""
+    return admissible(points, budget)[-1]
+
+
+def acceptable(before: Bool[Tensor, "n"], after: Bool[Tensor, "n"], budget: float) -> bool:
+    """Whether held-out trusted images give no reason to think that more than the budget was lost.
+
+    One-sided test at 5 %: the paired loss (right before, wrong now, less the reverse) may exceed the
+    budget by 1.645 standard errors, each the square root of the number of images whose verdict
+    changed. A hundred images cannot resolve two points of accuracy.
+    """
+    lost, won = int((before & ~after).sum()), int((~before & after).sum())
+    return (lost - won) - budget * len(before) <= ONE_SIDED * math.sqrt(lost + won)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A repaired model as its defender sees it, on held-out trusted images alone.
+
+    Attributes:
+        step: how many models the repair had yielded.
+        model: the live student.
+        accuracy: on the held-out images.
+        lost: against the suspect, on the same images.
+        accepted: whether the held-out images accept it.
+    """
+
+    step: int
+    model: Classifier
+    accuracy: Estimate
+    lost: Estimate
+    accepted: bool
+
+
+def blind(
+    repairer: Repairer, suspect: Classifier, trusted: Trusted, every: int, budget: float, lab: Lab, seed: Seed
+) -> Iterator[Trial]:
+    """Repair as a defender must: train on 80 % of the trusted images, and let the rest judge every model looked at.
+
+    The last accepted model is the one to keep; if there is none, the suspect stays.
+    """
+    rest, held_out = trusted.folds(HELD_OUT_FOLDS, seed / "held_out")[0]
+    before = predict(suspect, held_out.images) == held_out.labels
+    for step, student in watched(repairer, suspect, rest, every, lab, seed / "blind"):
+        after = predict(student, held_out.images) == held_out.labels
+        accepted = acceptable(before, after, budget)
+        yield Trial(step, student, proportion(after), paired_loss(before, after), accepted)

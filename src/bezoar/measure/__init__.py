@@ -1,0 +1,1 @@
+"""The referee's arithmetic: estimates with their intervals, and what they are estimates of."""

@@ -1,0 +1,126 @@
+"""Estimates with 95 % intervals that hold at the edges: none collapses at 0, at 1 or at perfect separation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+from scipy import optimize, stats
+from torch import Tensor
+
+from bezoar.records import Estimate
+
+Z = float(stats.norm.ppf(0.975))
+
+
+def proportion(hits: Bool[Tensor, "n"], groups: Int64[Tensor, "n"] | None = None, unit: str = "images") -> Estimate:
+    """A share of images (or of another unit), with Wilson's score interval (Wilson 1927).
+
+    Images of one group are correlated. The interval is then Wilson's at the effective number of
+    images n / deff, where deff is the ratio of the cluster-robust to the binomial variance
+    (Korn & Graubard 1998), never below 1.
+    """
+    count = len(hits)
+    if count == 0:
+        return Estimate(math.nan, 0.0, 1.0, 0, unit)
+    value = float(hits.double().mean())
+    low, high = wilson(value, count / _design_effect(hits, groups))
+    return Estimate(value, low, high, count, unit)
+
+
+def wilson(value: float, n: float | int) -> tuple[float, float]:
+    """Wilson's score interval for a share of n."""
+    centre = (value + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(value * (1 - value) / n + Z**2 / (4 * n**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _design_effect(hits: Tensor, groups: Tensor | None) -> float:
+    share = float(hits.double().mean())
+    if groups is None or share in (0.0, 1.0):
+        return 1.0 if groups is None else len(hits) / len(torch.unique(groups))
+    _, index = torch.unique(groups, return_inverse=True)
+    totals = torch.zeros(int(index.max()) + 1, dtype=torch.float64).index_add(0, index, hits.double() - share)
+    clusters = len(totals)
+    if clusters == 1:
+        return float(len(hits))
+    robust = clusters / (clusters - 1) * float((totals**2).sum())
+    return max(1.0, robust / (len(hits) * share * (1 - share)))
+
+
+def paired_loss(
+    before: Bool[Tensor, "n"], after: Bool[Tensor, "n"], groups: Int64[Tensor, "n"] | None = None
+) -> Estimate:
+    """How much accuracy was lost on the same images: share right before minus share right after.
+
+    The interval is Agresti & Min's (2005), which adds a half to each cell of the 2x2 table;
+    with groups the variance is inflated by their design effect.
+    """
+    count = len(before)
+    lost, won = int((before & ~after).sum()), int((~before & after).sum())
+    value = (lost - won) / count
+    padded = count + 2
+    b, c = (lost + 0.5) / padded, (won + 0.5) / padded
+    deff = _paired_design_effect(before, after, groups)
+    half = Z * math.sqrt(max(0.0, b + c - (b - c) ** 2) / padded * deff)
+    return Estimate(value, max(-1.0, min(value, b - c - half)), min(1.0, max(value, b - c + half)), count, "images")
+
+
+def _paired_design_effect(before: Tensor, after: Tensor, groups: Tensor | None) -> float:
+    if groups is None:
+        return 1.0
+    difference = before.double() - after.double()
+    centred = difference - difference.mean()
+    plain = float((centred**2).sum())
+    if plain == 0:
+        return len(before) / len(torch.unique(groups))
+    _, index = torch.unique(groups, return_inverse=True)
+    totals = torch.zeros(int(index.max()) + 1, dtype=torch.float64).index_add(0, index, centred)
+    return max(1.0, float((totals**2).sum()) / plain)
+
+
+def mean(values: Sequence[float], unit: str = "models") -> Estimate:
+    """A mean over independent runs, with Student's interval.
+
+    One run has no spread: its interval is the whole line (-inf to inf).
+    """
+    count = len(values)
+    value = float(np.mean(values)) if count else math.nan
+    if count < 2:
+        return Estimate(value, -math.inf, math.inf, count, unit)
+    half = float(stats.t.ppf(0.975, count - 1) * np.std(values, ddof=1) / math.sqrt(count))
+    return Estimate(value, value - half, value + half, count, unit)
+
+
+def auc(poisoned: Sequence[float], clean: Sequence[float]) -> Estimate:
+    """ROC AUC of scores over two populations of models: P[poisoned > clean] + P[equal] / 2 (Mann-Whitney).
+
+    The interval is the score-type one of Newcombe (2006, method 5): it inverts the Hanley-McNeil
+    variance at the hypothesised AUC and so stays honest at perfect separation.
+    """
+    m, n = len(poisoned), len(clean)
+    if not m or not n:
+        return Estimate(math.nan, 0.0, 1.0, m + n, "models")
+    difference = np.subtract.outer(np.asarray(poisoned), np.asarray(clean))
+    value = float(np.mean((difference > 0) + 0.5 * (difference == 0)))
+
+    def excess(theta: float) -> float:
+        inflated = (m + n) / 2 - 1
+        variance = theta * (1 - theta) / (m * n)
+        variance *= 1 + inflated * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+        return (value - theta) ** 2 - Z**2 * variance
+
+    # at 0 and 1 the variance vanishes with the difference, so the bracket stops short of them
+    edge = 1e-12
+    low = _root(excess, 0.0, min(value, 1 - edge)) if value > 0 else 0.0
+    high = _root(excess, max(value, edge), 1.0) if value < 1 else 1.0
+    return Estimate(value, low, high, m + n, "models")
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function that changes sign between low and high is zero (Brent's method)."""
+    return cast(float, optimize.brentq(function, low, high))
