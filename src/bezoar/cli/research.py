@@ -1,0 +1,212 @@
+"""`bezoar run`, `sweep`, `list`, `show`, `report` and `check`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic_core import PydanticUndefined
+
+from bezoar.cli.console import find_component, make_referee, print_json, print_table, stdout, write_json
+from bezoar.component import Component, families, members
+from bezoar.errors import SettingError, known
+from bezoar.games.repairing import Point
+from bezoar.records import Estimate
+from bezoar.report.results import results_page
+from bezoar.sweep import PACKAGED, Results, plan, play, read_game, read_settings
+from bezoar.sweep import sweep as play_all
+from bezoar.testing import check as hold_to_tests
+
+
+def run(
+    source: str,
+    changes: Sequence[str],
+    *,
+    preset: str | None,
+    out: Path | None,
+    data: list[Path],
+    device: str,
+    as_json: bool,
+) -> None:
+    """Play one game, print its row, and write it with a page if there is a folder for them."""
+    game = read_game(source, preset=preset, changes=changes)
+    row = play(game, make_referee(device, data))
+    if out is not None:
+        write_json(out / "result.json", row)
+        results_page(out / "report.html", [row])
+    if as_json:
+        print_json(row)
+    else:
+        _print_row(row)
+
+
+def sweep(
+    source: str,
+    changes: Sequence[str],
+    *,
+    results: Path | None,
+    dry_run: bool,
+    preset: str | None,
+    data: list[Path],
+    device: str,
+    as_json: bool,
+) -> None:
+    """Play the games of a grid that have no row yet."""
+    games = plan(read_settings(source, preset), changes)
+    referee = make_referee(device, data)
+    path = results or Path(f"{source if source in PACKAGED else Path(source).with_suffix('')}.jsonl")
+    kept = Results(path)
+    missing = [game for game in games if "result" not in kept.rows.get(game.address(referee), {})]
+    if dry_run:
+        if as_json:
+            print_json({"games": [game.describe() for game in games], "to_play": len(missing), "results": str(path)})
+        else:
+            stdout.print(f"{len(games)} games, {len(missing)} of them to play; rows go to {path}", highlight=False)
+        return
+    rows = list(referee.lab.progress.track(play_all(games, referee, kept), "games", len(games)))
+    failed = [row for row in rows if "error" in row]
+    if as_json:
+        print_json({"results": str(path), "rows": rows})
+        return
+    for row in rows:
+        _print_row(row)
+    stdout.print(f"{len(rows)} rows, {len(failed)} of them errors: {path}", highlight=False)
+
+
+def _print_row(row: dict[str, Any]) -> None:
+    """One game as a table a person can read."""
+    game = row["game"]
+    title = f"{game['kind'].partition('@')[0]}, {game['attack']['kind'].partition('@')[0]}, seed {game['seed']}"
+    if "error" in row:
+        stdout.print(f"{title}: {row['error']}", highlight=False)
+        return
+    result = row["result"]
+    if "curve" in result:
+        _print_robustness(title, result)
+    else:
+        names = {"auc": "ROC AUC", "right_class": "right class named", "above_twin": "above its twin"}
+        rows = [[text, str(Estimate.from_json(result[name]))] for name, text in names.items()]
+        print_table(title, ["over models", "value"], rows)
+
+
+def _print_robustness(title: str, result: dict[str, Any]) -> None:
+    columns = ("clean_accuracy", "attack_success")
+    rows = [
+        [name, "", *(str(Estimate.from_json(result[name][column])) for column in columns)]
+        for name in ("suspect", "twin")
+    ]
+    for name, reading in result["repaired"].items():
+        point = Point.from_json(reading)
+        rows.append([f"repaired, {name}", str(point.step), str(point.clean_accuracy), str(point.attack_success)])
+    print_table(title, ["model", "step", "clean accuracy", "attack success"], rows)
+    curve = [Point.from_json(point) for point in result["curve"]]
+    rows = [[str(point.step), str(point.clean_accuracy), str(point.attack_success)] for point in curve]
+    print_table("repair curve", ["step", "clean accuracy", "attack success"], rows)
+
+
+def list_components(family: str | None, *, as_json: bool) -> None:
+    """The registered methods of one family or of all."""
+    if family is not None and family not in families():
+        raise SettingError(f"unknown family {family!r}; {known(families(), family)}")
+    chosen = (family,) if family else families()
+    entries = [
+        {"family": each, "name": name, "paper": cls.paper, "summary": _summary(cls)}
+        for each in chosen
+        for name, cls in members(each).items()
+    ]
+    if as_json:
+        print_json(entries)
+        return
+    for each in chosen:
+        rows = [[entry["name"], entry["summary"], entry["paper"]] for entry in entries if entry["family"] == each]
+        print_table(each, ["name", "what it is", "paper"], rows)
+
+
+def _paragraphs(cls: type[Component]) -> list[str]:
+    """A docstring's paragraphs, each on one line."""
+    return [" ".join(part.split()) for part in inspect.cleandoc(cls.__doc__ or "").split("\n\n")]
+
+
+def _summary(cls: type[Component]) -> str:
+    """The first sentence of a docstring."""
+    return _paragraphs(cls)[0].split(". ")[0].rstrip(".")
+
+
+def _find(name: str) -> type[Component]:
+    everywhere = {each: cls for family in families() for each, cls in members(family).items()}
+    if name not in everywhere:
+        raise SettingError(f"unknown name {name!r}; {known(everywhere, name)}")
+    return find_component(everywhere[name].family, name)
+
+
+def show(name: str, *, as_json: bool) -> None:
+    """One method in full."""
+    cls = _find(name)
+    settings = [
+        {"setting": field, "type": _type_text(cls, field), "default": _default(cls, field)}
+        for field in cls.model_fields
+    ]
+    if as_json:
+        document = {"name": name, "family": cls.family, "paper": cls.paper, "revision": cls.revision}
+        print_json({**document, "explanation": inspect.cleandoc(cls.__doc__ or ""), "settings": settings})
+        return
+    stdout.print(f"[bold]{name}[/] ({cls.family})   {cls.paper}\n", highlight=False)
+    for paragraph in _paragraphs(cls):
+        stdout.print(paragraph + "\n", highlight=False, markup=False)
+    rows = [[each["setting"], each["type"], json.dumps(each["default"])] for each in settings]
+    print_table("settings", ["setting", "type", "default"], rows)
+
+
+def _type_text(cls: type[Component], field: str) -> str:
+    """The annotation as written, short of module names."""
+    annotation = cls.model_fields[field].annotation
+    return inspect.formatannotation(annotation).replace("bezoar.roles.", "").replace("typing.", "")
+
+
+def _default(cls: type[Component], field: str) -> Any:
+    default = cls.model_fields[field].get_default(call_default_factory=True, validated_data={})
+    if default is PydanticUndefined:
+        return "needed"
+    return default.describe() if isinstance(default, Component) else default
+
+
+def report(paths: Sequence[Path], out: Path) -> None:
+    """Draw result rows."""
+    rows: list[dict[str, Any]] = []
+    for path in paths:
+        if not path.is_file():
+            raise SettingError(f"{path}: no such file of result rows")
+        rows += _rows(path)
+    if not rows:
+        raise SettingError(f"{', '.join(map(str, paths))}: no result rows in there")
+    results_page(out / "report.html", rows)
+    stdout.print(f"{len(rows)} rows: {out / 'report.html'}", highlight=False)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a .jsonl file, of a row's result.json, or of a demo's."""
+    if path.suffix == ".jsonl":
+        return list(Results(path).rows.values())
+    try:
+        document = cast("dict[str, Any]", json.loads(path.read_text()))
+        rows = document.get("rows", [document])
+        return [row for row in rows if row["address"]]
+    except (ValueError, KeyError, TypeError):
+        raise SettingError(
+            f"{path}: this holds no result rows; expected a sweep's .jsonl or a game's result.json"
+        ) from None
+
+
+def check(name: str, *, as_json: bool) -> bool:
+    """Hold a method to the common tests of its role; True if it passes them all."""
+    cls = _find(name)
+    outcomes = hold_to_tests(cls)
+    if as_json:
+        print_json([{"check": each.claim, "passed": not each.failure, "failure": each.failure} for each in outcomes])
+    else:
+        rows = [["failed" if each.failure else "passed", each.claim, each.failure] for each in outcomes]
+        print_table(f"checks of {name}", ["", "claim", "why not"], rows)
+    return not any(each.failure for each in outcomes)

@@ -1,0 +1,136 @@
+"""What a model's owner asks, with one model, a few trusted images and no population of clean models to compare with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bezoar.games.repairing import blind
+from bezoar.lab import Lab
+from bezoar.measure.estimates import proportion
+from bezoar.measure.outliers import outlier_p_value
+from bezoar.measure.predictions import predict
+from bezoar.models.classifier import Classifier
+from bezoar.records import Estimate, Inspection, Trusted
+from bezoar.roles import Detector, Repairer
+from bezoar.seed import Seed
+
+Verdict = Literal["suspicious", "nothing found", "inconclusive"]
+
+ALPHA = 0.05
+"""Family-wise level: of clean models whose classes are exchangeable, one in twenty is called suspicious."""
+
+FEW_CLASSES = 4
+"""With fewer classes there is nothing to compare the worst one with."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The answer to "is my model backdoored?".
+
+    Attributes:
+        verdict: suspicious, nothing found, or inconclusive.
+        reason: one sentence.
+        p_value: of the worst class against the others, corrected for its being the worst of k.
+        inspection: scores, evidence and reconstructed triggers per class.
+        accuracy: of the model on the trusted images; low if class names and outputs do not match.
+    """
+
+    verdict: Verdict
+    reason: str
+    p_value: float
+    inspection: Inspection
+    accuracy: Estimate
+
+    def as_json(self, classes: tuple[str, ...]) -> dict[str, Any]:
+        """Plain values, classes by name."""
+        seen = self.inspection
+        evidence = {name: values.tolist() for name, values in seen.evidence.items()}
+        per_class = [
+            {"class": name, "score": float(score), **{key: values[row] for key, values in evidence.items()}}
+            for row, (name, score) in enumerate(zip(classes, seen.scores, strict=True))
+        ]
+        return {
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "p_value": self.p_value,
+            "suspected_class": classes[seen.suspect],
+            "accuracy_on_trusted": self.accuracy.as_json(),
+            "classes": per_class,
+        }
+
+
+def audit(model: Classifier, trusted: Trusted, detector: Detector, lab: Lab, seed: Seed) -> Audit:
+    """Inspect one model and test its worst class against the others (Grubbs' test on the detector's scores)."""
+    accuracy = proportion(predict(model, trusted.images) == trusted.labels)
+    inspection = detector.inspect(model, trusted, lab, seed / "audit")
+    p_value = outlier_p_value(inspection.scores)
+    worst = trusted.classes[inspection.suspect]
+    reason = _silence(inspection, trusted)
+    if reason:
+        return Audit("inconclusive", reason, p_value, inspection, accuracy)
+    if p_value < ALPHA:
+        reason = f"class {worst!r} needs far less of a trigger than the others (p = {p_value:.2g})"
+        return Audit("suspicious", reason, p_value, inspection, accuracy)
+    reason = f"no class stands out; the most suspicious is {worst!r} (p = {p_value:.2g})"
+    return Audit("nothing found", reason, p_value, inspection, accuracy)
+
+
+def _silence(inspection: Inspection, trusted: Trusted) -> str:
+    """Why this inspection says nothing, or an empty text."""
+    if inspection.abstained:
+        return f"the detector abstained: {inspection.abstained}"
+    if len(trusted.classes) < FEW_CLASSES:
+        return f"{len(trusted.classes)} classes are too few to compare the worst with the others"
+    success = inspection.evidence.get("success")
+    if success is not None and float(success.quantile(0.5)) == 0:
+        return "for most classes no trigger was found that works, so there is nothing to compare with"
+    return ""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What an owner sees of a repair: accuracy on held-out trusted images, and whether they accept the model."""
+
+    step: int
+    accuracy: Estimate
+    lost: Estimate
+    accepted: bool
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A repaired model and how it was chosen; `step` 0 means that no repaired model was acceptable."""
+
+    model: Classifier
+    step: int
+    looks: list[Look]
+
+
+def repair(
+    model: Classifier,
+    trusted: Trusted,
+    repairer: Repairer,
+    lab: Lab,
+    seed: Seed,
+    *,
+    budget: float = 0.02,
+    every: int = 10,
+) -> Repair:
+    """Repair a model and keep the last one that held-out trusted images accept: the `blind` reading.
+
+    Args:
+        model: left as it is.
+        trusted: a fifth of it is held out.
+        repairer: who repairs.
+        lab: where.
+        seed: with which randomness.
+        budget: accuracy that may be lost, absolute.
+        every: how many steps lie between two looks.
+    """
+    best, kept, looks = model, 0, list[Look]()
+    for trial in blind(repairer, model, trusted, every, budget, lab, seed / "repair"):
+        looks.append(Look(trial.step, trial.accuracy, trial.lost, trial.accepted))
+        if trial.accepted:
+            best, kept = trial.model.copy(), trial.step
+    return Repair(best, kept, looks)

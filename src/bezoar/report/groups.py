@@ -1,0 +1,149 @@
+"""Which result rows belong together: games that differ by nothing but their seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from bezoar.component import canonical
+from bezoar.errors import StoreError
+from bezoar.games.repairing import Point
+from bezoar.records import Estimate
+from bezoar.report.page import Cell, number, percent
+
+Row = Mapping[str, Any]
+
+READINGS = ("blind", "final", "oracle")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows whose settings differ by the seed alone.
+
+    Attributes:
+        label: what tells this group from the others.
+        settings: all settings but the seed, dotted field -> value.
+        rows: in order of their seeds.
+    """
+
+    label: str
+    settings: dict[str, Any]
+    rows: list[Row]
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted field -> value."""
+    fields: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = isinstance(value, Mapping)
+        fields |= flat(cast("Row", value), f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return fields
+
+
+def group(rows: Iterable[Row], player: str) -> list[Group]:
+    """Rows of one game by their settings, in the order in which they first occur.
+
+    Args:
+        rows: each with `game`, its settings.
+        player: the role that the game puts to the test, `repairer` or `detector`.
+    """
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        settings = {name: value for name, value in row["game"].items() if name != "seed"}
+        found.setdefault(canonical(settings), []).append(row)
+    settings = [
+        flat({name: value for name, value in few[0]["game"].items() if name != "seed"}) for few in found.values()
+    ]
+    fields = differing(settings)
+    labels = [_label(one, fields, player) for one in settings]
+    return [
+        Group(label, one, sorted(few, key=lambda row: row["game"].get("seed", 0)))
+        for label, one, few in zip(_unique(labels, settings), settings, found.values(), strict=True)
+    ]
+
+
+def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The dotted fields that tell settings apart, without those that a component's kind decides already."""
+    fields = list(dict.fromkeys(name for one in settings for name in one))
+    chosen: list[str] = []
+    for name in fields:
+        parts = name.split(".")
+        kinds = [".".join([*parts[:depth], "kind"]) for depth in range(len(parts))]
+        above = [kind for kind in kinds if kind != name]
+        values: dict[str, set[str]] = {}
+        for one in settings:
+            values.setdefault(canonical([one.get(kind) for kind in above]), set()).add(canonical(one.get(name)))
+        if any(len(seen) > 1 for seen in values.values()):
+            chosen.append(name)
+    return chosen
+
+
+def _label(settings: Mapping[str, Any], fields: Sequence[str], player: str) -> str:
+    """The players of a game, and whatever else tells it from the others."""
+    players = [str(settings.get(f"{role}.kind", role)).split("@")[0] for role in ("data", "attack", player)]
+    others = [name for name in fields if name not in (f"{role}.kind" for role in ("data", "attack", player))]
+    return " · ".join([*players, *(f"{name} {_plain(settings[name])}" for name in others if name in settings)]).replace(
+        "_", " "
+    )
+
+
+def _plain(value: object) -> str:
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def _unique(labels: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Labels with the revisions of the players where they would not differ otherwise."""
+    if len(set(labels)) == len(labels):
+        return list(labels)
+    kinds = [" ".join(str(value) for name, value in one.items() if name.endswith("kind")) for one in settings]
+    return [f"{label} ({kind})" for label, kind in zip(labels, kinds, strict=True)]
+
+
+@dataclass(frozen=True)
+class Robust:
+    """One row of the robustness game, read."""
+
+    row: Row
+    seed: int
+    attack_success: Estimate
+    natural_success: Estimate
+    clean_accuracy: Estimate
+    readings: dict[str, Point]
+    curve: list[Point]
+
+    @staticmethod
+    def read(row: Row) -> Robust:
+        """The row of a robustness game.
+
+        Raises:
+            StoreError: the row lacks something, e.g. because another version of bezoar wrote it.
+        """
+        try:
+            result = row["result"]
+            return Robust(
+                row,
+                int(row["game"]["seed"]),
+                Estimate.from_json(result["suspect"]["attack_success"]),
+                Estimate.from_json(result["twin"]["attack_success"]),
+                Estimate.from_json(result["suspect"]["clean_accuracy"]),
+                {name: Point.from_json(result["repaired"][name]) for name in READINGS},
+                [Point.from_json(point) for point in result["curve"]],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise unreadable(row, error) from None
+
+
+def unreadable(row: Row, error: Exception) -> StoreError:
+    """What to say of a row that lacks something."""
+    return StoreError(
+        f"row {row.get('address', '?')}: {type(error).__name__} {error}; it is no result of this version of bezoar, "
+        "so play the game again"
+    )
+
+
+def over_seeds(estimates: Sequence[Estimate], average: Cell) -> Cell:
+    """The average of several seeds, or with one or two the values themselves, which say more."""
+    if len(estimates) > 2:
+        return average
+    return " and ".join(percent(one.value) for one in estimates)
