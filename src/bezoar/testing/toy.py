@@ -1,0 +1,95 @@
+"""The toy problem on which claims are tested: 4 classes of 16x16 images that a tiny network learns at once."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from bezoar.lab import Lab
+from bezoar.models.classifier import Classifier
+from bezoar.models.resnet import SmallResNet
+from bezoar.records import Dataset, Trusted
+from bezoar.roles import Architecture
+from bezoar.seed import Seed
+from bezoar.training.sgd import Sgd
+
+CLASSES = ("north", "east", "south", "west")
+SHAPE = (3, 16, 16)
+TRUSTED = 24
+SEED = Seed(7)
+
+
+def dataset(count: int = 64, name: str = "train") -> Dataset:
+    """Noise with one bright edge, which tells the class; classes in turn, in memory."""
+    labels = torch.arange(count) % len(CLASSES)
+    noise = torch.randint(90, (count, *SHAPE), generator=(Seed(0) / "toy" / name).generator(), dtype=torch.uint8)
+    edge = torch.zeros(SHAPE[1:], dtype=torch.uint8)
+    edge[:5] = 150
+    edges = torch.stack([edge.rot90(turns) for turns in range(len(CLASSES))])
+    images = noise + edges[labels][:, None]
+    return Dataset.in_memory(images, labels, CLASSES)
+
+
+def unseen() -> Dataset:
+    """32 more images of the same kind."""
+    return dataset(32, "test")
+
+
+def trusted() -> Trusted:
+    """24 more images, which a defender holds."""
+    return Trusted.of(dataset(TRUSTED, "trusted"))
+
+
+def architecture() -> Architecture:
+    """A small network of two blocks.
+
+    No narrower than 8 channels: below, torch's own 1x1 convolution of stride 2 corrupts memory on the CPU in
+    channels_last (torch 2.15, oneDNN with AVX2).
+    """
+    return SmallResNet(width=16)
+
+
+def lab() -> Lab:
+    """A lab on the CPU with a public recipe that takes no time."""
+    return Lab(architecture=architecture(), trainer=_recipe(1))
+
+
+def suspect() -> Classifier:
+    """A trained model, a fresh copy each time, whose layers differ in mode and in whether they want gradients.
+
+    So a player that sets all modes or flags alike instead of giving them back is found out.
+    """
+    model = _trained().copy()
+    next(model.children()).train()
+    next(iter(model.parameters())).requires_grad_(False)
+    return model
+
+
+@cache
+def _trained() -> Classifier:
+    return _recipe(6).train(architecture(), dataset(), Lab(), SEED / "suspect")
+
+
+def _recipe(epochs: int) -> Sgd:
+    return Sgd(epochs=epochs, batch_size=16, lr=0.05, augmentation="none", schedule="one_cycle", nesterov=True)
+
+
+def network(num_classes: int) -> nn.Module:
+    """A network as a user's own function makes one, to be named as ``bezoar.testing.toy:network``."""
+    return nn.Sequential(
+        nn.Conv2d(SHAPE[0], 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, num_classes),
+    )
+
+
+def photographs(count: int = 6) -> Tensor:
+    """Float images in [0, 1] to be stamped; the first is black and the second white."""
+    images = torch.rand(count, *SHAPE, generator=(Seed(0) / "toy" / "photographs").generator())
+    images[0], images[1] = 0, 1
+    return images

@@ -1,0 +1,193 @@
+"""Networks, trainers, defences and data that keep every promise but one, or all where others build on them."""
+# ruff: noqa: ARG002 - the signature is the role's
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from bezoar.data.digits_in_the_wild import DigitsInTheWild
+from bezoar.defenses.repairers.batchnorm_recalibration import BatchNormRecalibration
+from bezoar.lab import Lab
+from bezoar.models.classifier import Classifier
+from bezoar.models.resnet import SmallResNet
+from bezoar.records import Dataset, Inspection, Trusted
+from bezoar.roles import Architecture, Detector, Splits
+from bezoar.seed import Seed
+from bezoar.training.sgd import Sgd
+from conformance.broken_attacks import elsewhere
+
+
+class Unscoped(SmallResNet):
+    """It initialises from the global generator."""
+
+    def build(self, shape: tuple[int, int, int], classes: tuple[str, ...], seed: Seed) -> Classifier:
+        model = super().build(shape, classes, seed)
+        torch.nn.init.normal_(next(model.parameters()))
+        return model
+
+
+class AlwaysTheSame(SmallResNet):
+    """It has one initialisation."""
+
+    def build(self, shape: tuple[int, int, int], classes: tuple[str, ...], seed: Seed) -> Classifier:
+        return super().build(shape, classes, Seed(0))
+
+
+class LeftInTrainingMode(Sgd):
+    """It returns the model as the last step left it."""
+
+    def train(self, architecture: Architecture, data: Dataset, lab: Lab, seed: Seed) -> Classifier:
+        return super().train(architecture, data, lab, seed).train()
+
+
+class ForgetsALayer(Sgd):
+    """One weight is as it was."""
+
+    def train(self, architecture: Architecture, data: Dataset, lab: Lab, seed: Seed) -> Classifier:
+        model = super().train(architecture, data, lab, seed)
+        fresh = architecture.build(data.shape, data.classes, seed / "initialisation")
+        next(model.parameters()).data.copy_(next(fresh.parameters()))
+        return model
+
+
+class Repair(BatchNormRecalibration):
+    """The repairer that the broken ones spoil."""
+
+    def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
+        yield from super().repair(suspect, trusted, lab, seed)
+
+
+class MutatesItsInput(Repair):
+    """In the end it writes the repair into the suspect."""
+
+    def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
+        for student in super().repair(suspect, trusted, lab, seed):
+            yield student
+        suspect.load_state_dict(student.state_dict())
+
+
+class YieldsTooFew(Repair):
+    """It does not keep its word about length."""
+
+    @property
+    def length(self) -> int:
+        return self.steps + 1
+
+
+class YieldsCopies(Repair):
+    """Each model is another object."""
+
+    def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
+        return (student.copy() for student in super().repair(suspect, trusted, lab, seed))
+
+
+class LeaksGradientMode(Repair):
+    """Whoever looks at its models finds gradients switched off."""
+
+    def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
+        for student in super().repair(suspect, trusted, lab, seed):
+            with torch.no_grad():
+                yield student
+
+
+class LeavesAHookWhenAbandoned(Repair):
+    """It tidies up only at its end."""
+
+    def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
+        models = super().repair(suspect, trusted, lab, seed)
+        first = next(models)
+        handle = suspect.register_forward_hook(lambda *_: None)
+        yield first
+        yield from models
+        handle.remove()
+
+
+class SharesABuffer(Repair):
+    """Its student normalises with the suspect's own tensor."""
+
+    def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
+        for student in super().repair(suspect, trusted, lab, seed):
+            student.mean = suspect.mean
+            yield student
+
+
+class RepairsByChance(Repair):
+    """It has more to go by than its seed."""
+
+    def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
+        return super().repair(suspect, trusted, lab, elsewhere(seed))
+
+
+class Diverges(Repair):
+    """Its weights leave the numbers."""
+
+    def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
+        for student in super().repair(suspect, trusted, lab, seed):
+            next(student.parameters()).data.fill_(torch.nan)
+            yield student
+
+
+class Look(Detector):
+    """The detector that the broken ones spoil: how often the model answers each class."""
+
+    def inspect(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Inspection:
+        answers = suspect.copy().eval()(trusted.images.float() / 255).argmax(1)
+        return Inspection(answers.bincount(minlength=len(trusted.classes)).float())
+
+
+class LeavesAHook(Look):
+    """It watches the suspect for ever."""
+
+    def inspect(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Inspection:
+        suspect.head.register_forward_pre_hook(lambda *_: None)
+        return super().inspect(suspect, trusted, lab, seed)
+
+
+class RollsDice(Look):
+    """It draws from Python's global generator."""
+
+    def inspect(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Inspection:
+        random.random()
+        return super().inspect(suspect, trusted, lab, seed)
+
+
+class CountsWhatItSees(Look):
+    """A class that no trusted image shows has no number."""
+
+    def inspect(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Inspection:
+        scores = super().inspect(suspect, trusted, lab, seed).scores
+        return Inspection(scores / trusted.labels.bincount(minlength=len(scores)).sign())
+
+
+class HoldsItsGraph(Look):
+    """What it says cannot be stored."""
+
+    def inspect(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Inspection:
+        return Inspection(super().inspect(suspect, trusted, lab, seed).scores.requires_grad_())
+
+
+class TellsTooMuch(Look):
+    """Its evidence is one number for each image."""
+
+    def inspect(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Inspection:
+        found = super().inspect(suspect, trusted, lab, seed)
+        return Inspection(found.scores, evidence={"label": trusted.labels.float()})
+
+
+class SharesSources(DigitsInTheWild):
+    """Its test images show training digits."""
+
+    def load(self, folders: tuple[Path, ...]) -> Splits:
+        train = super().load(folders).train
+        return Splits(train, train)
+
+
+class LosesAName(DigitsInTheWild):
+    """Its test data know fewer classes."""
+
+    def load(self, folders: tuple[Path, ...]) -> Splits:
+        splits = super().load(folders)
+        test = splits.test
+        return Splits(splits.train, Dataset(test.labels, test.classes[:-1], test.shape, test.reader, test.groups))

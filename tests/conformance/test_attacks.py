@@ -1,0 +1,8 @@
+"""Every attack of the registry keeps the promises of its role."""
+
+from conformance import cases, hold, ready
+
+
+@cases(ready("attacks"))
+def test_attack(component, claim):
+    hold(component, claim)

@@ -1,0 +1,52 @@
+"""One small world for all tests of games: a store that lasts the session, so that models are trained once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from world import CLEANSE, UNLEARNING, WORLD
+
+from bezoar.component import build
+from bezoar.games.detectability import Detectability
+from bezoar.games.referee import Referee
+from bezoar.games.robustness import Robustness
+from bezoar.store import Store
+
+
+@pytest.fixture(scope="session", autouse=True)
+def threads() -> None:
+    """The same floats whatever the machine, as far as threads decide them."""
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the session's store lies."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def referee(home: Path) -> Referee:
+    """A referee with the session's store."""
+    return Referee(Store(home))
+
+
+@pytest.fixture(scope="session")
+def robustness() -> Robustness:
+    """A small robustness game."""
+    return build(Robustness, {**WORLD, "repairer": UNLEARNING, "every": 4})
+
+
+@pytest.fixture(scope="session")
+def detectability() -> Detectability:
+    """A small detectability game on the same twins."""
+    return build(Detectability, {**WORLD, "detector": CLEANSE, "models": 1})
+
+
+@pytest.fixture(scope="session")
+def played(robustness: Robustness, referee: Referee) -> dict[str, Any]:
+    """The result of the robustness game."""
+    return robustness.play(referee)

@@ -1,0 +1,75 @@
+"""The detectability game: populations of twins, every score kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sklearn.metrics import roc_auc_score
+from world import CLEANSE, WORLD
+
+from bezoar.component import build
+from bezoar.defenses.detectors.neural_cleanse import NeuralCleanse
+from bezoar.games.detectability import Detectability
+from bezoar.games.referee import Referee
+from bezoar.games.robustness import Robustness
+from bezoar.records import Dataset, Trusted
+from bezoar.roles import Attack
+from bezoar.seed import Seed
+
+
+@pytest.fixture(scope="module")
+def seen(detectability: Detectability, referee: Referee) -> dict[str, Any]:
+    return detectability.play(referee)
+
+
+def test_the_planted_class_scores_highest_and_above_the_twin(seen: dict[str, Any]) -> None:
+    poisoned, clean = seen["poisoned"][0], seen["clean"][0]
+    assert poisoned["suspected_class"] == poisoned["target"] == 3
+    assert poisoned["score"] > clean["score"]
+    assert seen["auc"]["value"] == 1.0
+
+
+def test_a_models_score_is_the_maximum_over_its_classes(seen: dict[str, Any]) -> None:
+    for model in (*seen["poisoned"], *seen["clean"]):
+        assert model["score"] == pytest.approx(max(model["scores"]))
+
+
+def test_the_auc_agrees_with_scikit_learn_and_keeps_an_interval(seen: dict[str, Any]) -> None:
+    scores = [model["score"] for name in ("poisoned", "clean") for model in seen[name]]
+    labels = [1] * len(seen["poisoned"]) + [0] * len(seen["clean"])
+    assert seen["auc"]["value"] == pytest.approx(roc_auc_score(labels, scores))
+    assert seen["auc"]["low"] < 0.5
+
+
+def test_games_share_their_models(
+    seen: dict[str, Any], robustness: Robustness, detectability: Detectability, referee: Referee
+) -> None:
+    """Twenty defences share one trained model: the addresses name neither the game nor the defence."""
+    data = referee.splits(robustness.data)
+    poison = referee.collect(data, robustness.attack, Seed(7))
+    one = referee.train(data, poison, robustness.recipe, Seed(7))
+    other = referee.train(data, poison, detectability.recipe, Seed(7))
+    assert one.address == other.address
+
+
+def test_a_detector_gets_the_suspect_and_trusted_images_and_nothing_else(
+    referee: Referee, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No probe, no poisoned rows, no target, no test images reach it, not even through its lab."""
+    handed: list[object] = []
+    inspect = NeuralCleanse.inspect
+
+    def watch(self: NeuralCleanse, *given: object) -> object:
+        handed.extend(given)
+        return inspect(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(NeuralCleanse, "inspect", watch)
+    build(Detectability, {**WORLD, "detector": {**CLEANSE, "steps": 1}, "models": 1}).play(referee)
+    suspect, trusted, lab, seed = handed[:4]
+    assert isinstance(trusted, Trusted)
+    assert isinstance(seed, Seed)
+    for thing in (suspect, lab):
+        for value in vars(thing).values():
+            assert not isinstance(value, (Dataset, Attack, Referee))
+    assert {"store", "probe", "attack", "poison"}.isdisjoint(vars(lab))

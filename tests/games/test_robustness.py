@@ -1,0 +1,111 @@
+"""The robustness game: what its result says is what an independent measurement says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from world import UNLEARNING, WORLD
+
+from bezoar.component import build
+from bezoar.errors import SettingError
+from bezoar.games.referee import Referee
+from bezoar.games.robustness import Robustness
+from bezoar.records import as_float
+from bezoar.seed import Seed
+
+
+def test_the_backdoor_takes_and_the_twin_does_not_have_it(played: dict[str, Any]) -> None:
+    assert played["suspect"]["attack_success"]["value"] > 0.8
+    assert played["twin"]["attack_success"]["value"] < 0.2
+
+
+def test_attack_success_is_the_share_of_stamped_images_of_other_classes_taken_for_the_target(
+    played: dict[str, Any], robustness: Robustness, referee: Referee
+) -> None:
+    """Second route: stamp by hand, predict in one batch, count."""
+    data = referee.splits(robustness.data)
+    poison = referee.collect(data, robustness.attack, Seed(7))
+    model = referee.train(data, poison, robustness.recipe, Seed(7)).value
+    test = data.value.test
+    images = as_float(test.images())
+    images[:, :, :3, :3] = torch.tensor([[1.0, 1, 1], [0, 0, 0], [1, 0, 1]])
+    with torch.no_grad():
+        answers = model(images).argmax(1)
+    others = test.labels != 3
+    expected = float((answers[others] == 3).float().mean())
+    assert played["suspect"]["attack_success"]["value"] == pytest.approx(expected, abs=1e-6)
+    assert played["suspect"]["attack_success"]["n"] == int(others.sum())
+
+
+def test_the_curve_begins_with_the_suspect_and_ends_with_the_last_step(played: dict[str, Any]) -> None:
+    steps = [point["step"] for point in played["curve"]]
+    assert steps == [0, 4, 8, 12]
+    first = played["curve"][0]
+    assert first["clean_accuracy"] == played["suspect"]["clean_accuracy"]
+    assert first["attack_success"] == played["suspect"]["attack_success"]
+    assert first["lost"]["value"] == 0
+
+
+def test_accuracy_lost_is_the_difference_of_the_accuracies(played: dict[str, Any]) -> None:
+    before = played["suspect"]["clean_accuracy"]["value"]
+    for point in played["curve"]:
+        assert point["lost"]["value"] == pytest.approx(before - point["clean_accuracy"]["value"], abs=1e-9)
+
+
+def test_oracle_and_final_are_what_their_definitions_say(played: dict[str, Any]) -> None:
+    within = [point for point in played["curve"] if point["lost"]["value"] <= 0.02 + 1e-9]
+    readings = played["repaired"]
+    assert readings["oracle"]["attack_success"]["value"] == min(p["attack_success"]["value"] for p in within)
+    assert readings["final"]["step"] == within[-1]["step"]
+    for reading in readings.values():
+        success = reading["clean_accuracy"]["value"] - reading["attack_success"]["value"]
+        assert reading["success"] == pytest.approx(success)
+
+
+def test_the_result_is_plain_json(played: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(played, allow_nan=False)) == played
+
+
+def test_playing_again_computes_nothing(
+    robustness: Robustness, referee: Referee, played: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        pytest.fail("a stage was computed twice")
+
+    monkeypatch.setattr("bezoar.training.sgd.Sgd.train", refuse)
+    monkeypatch.setattr("bezoar.defenses.repairers.unlearning.Unlearning.repair", refuse)
+    assert robustness.play(referee) == played
+
+
+def test_more_trusted_images_than_training_images_is_refused_by_name(referee: Referee) -> None:
+    game = build(Robustness, {**WORLD, "trusted": 5000, "repairer": UNLEARNING})
+    with pytest.raises(SettingError, match=r"trusted: 5000 is too many; the data has 1600 training images"):
+        game.play(referee)
+
+
+def test_a_poison_larger_than_the_eligible_images_is_refused_before_training(referee: Referee) -> None:
+    game = build(Robustness, {**WORLD, "attack": {"kind": "badnets", "poisons": 1600}, "repairer": UNLEARNING})
+    with pytest.raises(SettingError, match=r"attack\.poisons: 1600 is more than"):
+        game.play(referee)
+
+
+def test_a_target_that_is_no_class_is_refused(referee: Referee) -> None:
+    game = build(Robustness, {**WORLD, "attack": {"kind": "badnets", "target": 10}, "repairer": UNLEARNING})
+    with pytest.raises(SettingError, match=r"attack\.target: there is no class 10"):
+        game.play(referee)
+
+
+def test_held_out_trusted_images_are_none_that_the_victim_trains_on(referee: Referee, robustness: Robustness) -> None:
+    pool = referee.splits(robustness.data)
+    deal = referee.deal(pool, 100, "held_out", Seed(7))
+    assert (len(deal.trusted.value), len(deal.data.value.train)) == (100, 1500)
+    held = {image.numpy().tobytes() for image in deal.trusted.value.images}
+    kept = {image.numpy().tobytes() for image in deal.data.value.train.images()}
+    every = {image.numpy().tobytes() for image in pool.value.train.images()}
+    assert held.isdisjoint(kept)
+    assert held | kept == every
+    assert deal.data.address != pool.address
+    assert referee.deal(pool, 100, "train", Seed(7)).data == pool

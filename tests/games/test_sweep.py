@@ -1,0 +1,145 @@
+"""Settings files, grids and result rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from world import CLEANSE, UNLEARNING, WORLD
+
+from bezoar.component import build
+from bezoar.errors import SettingError, StoreError
+from bezoar.games.game import Game
+from bezoar.games.referee import Referee
+from bezoar.sweep import Results, plan, read_game, read_settings, sweep
+
+
+def write(path: Path, content: Any) -> Path:
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture
+def grid_file(tmp_path: Path) -> Path:
+    settings = {**WORLD, "game": "robustness", "repairer": UNLEARNING, "every": 4}
+    return write(tmp_path / "grid.yaml", {**settings, "grid": {"seed": [7], "repairer.steps": [4, 8]}})
+
+
+def test_a_grid_is_the_product_of_its_lists(tmp_path: Path) -> None:
+    content = {"extends": "demo", "preset": "unlearning", "grid": {"seed": [1, 2], "attack.trigger.size": [3, 5, 7]}}
+    games = plan(read_settings(write(tmp_path / "s.yaml", content)))
+    found = [(game.seed, game.describe()["attack"]["trigger"]["size"]) for game in games]
+    assert found == [(seed, size) for seed in (1, 2) for size in (3, 5, 7)]
+
+
+def test_a_whole_component_can_be_a_value_of_a_grid(tmp_path: Path) -> None:
+    repairers = [UNLEARNING, {"kind": "pivotal_tuning", "steps": 5}, "weight_decay"]
+    content = {"extends": "demo", "preset": "unlearning", "grid": {"repairer": repairers}}
+    games = plan(read_settings(write(tmp_path / "s.yaml", content)))
+    assert [game.describe()["repairer"]["kind"] for game in games] == ["unlearning", "pivotal_tuning", "weight_decay"]
+
+
+def test_every_game_is_checked_before_the_first_is_played(tmp_path: Path) -> None:
+    content = {"extends": "demo", "preset": "unlearning", "grid": {"attack.poisons": [50, -1]}}
+    with pytest.raises(SettingError, match=r'at \{"attack.poisons":-1\}: attack.poisons'):
+        plan(read_settings(write(tmp_path / "s.yaml", content)))
+
+
+def test_an_override_reaches_a_nested_default() -> None:
+    game = read_game("demo", preset="unlearning", changes=["attack.trigger.size=5", "repairer.detector.steps=9"])
+    assert game.describe()["attack"]["trigger"]["size"] == 5
+    assert game.describe()["repairer"]["detector"] == {
+        **game.describe()["repairer"]["detector"],
+        "steps": 9,
+        "cost": 0.01,
+    }
+
+
+def test_a_file_can_build_on_another_and_replace_a_component(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", {**WORLD, "game": "robustness", "repairer": UNLEARNING})
+    child = write(tmp_path / "child.yaml", {"extends": "base.yaml", "repairer": {"kind": "weight_decay", "steps": 3}})
+    settings = read_game(child).describe()
+    assert settings["repairer"]["kind"] == "weight_decay"
+    assert settings["attack"]["poisons"] == WORLD["attack"]["poisons"]
+
+
+def test_the_first_preset_is_the_default_and_others_are_named(tmp_path: Path) -> None:
+    content = {
+        **WORLD,
+        "game": "robustness",
+        "repairer": "weight_decay",
+        "presets": {"a": {"seed": 1}, "b": {"seed": 2}},
+    }
+    path = write(tmp_path / "p.yaml", content)
+    assert (read_game(path).seed, read_game(path, preset="b").seed) == (1, 2)
+    with pytest.raises(SettingError, match=r"has no .c.; .*known: a, b"):
+        read_game(path, preset="c")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a list", "holds a mapping"),
+        ("a: [", "not YAML"),
+        ("game: robustnes", "did you mean 'robustness'"),
+        ("game: robustness\ngrid: {seed: 3}", r"grid\.seed: a list"),
+        ("extends: nowhere.yaml", "cannot be read"),
+    ],
+)
+def test_a_broken_settings_file_is_one_message(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(SettingError, match=message):
+        plan(read_settings(path))
+
+
+def test_a_sweep_resumes_and_never_plays_a_game_twice(
+    grid_file: Path, referee: Referee, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    games, path = plan(read_settings(grid_file)), tmp_path / "rows.jsonl"
+    first = next(sweep(games, referee, Results(path)))
+    assert len(path.read_text().splitlines()) == 1
+    rows = list(sweep(games, referee, Results(path)))
+    assert rows[0] == first
+    assert [row["address"] for row in rows] == [game.address(referee) for game in games]
+    monkeypatch.setattr("bezoar.games.robustness.Robustness.play", lambda *_: pytest.fail("played twice"))
+    assert list(sweep(games, referee, Results(path))) == rows
+
+
+def test_a_row_says_where_it_comes_from(grid_file: Path, referee: Referee, tmp_path: Path) -> None:
+    row = next(sweep(plan(read_settings(grid_file)), referee, Results(tmp_path / "rows.jsonl")))
+    assert {"torch", "threads", "device", "bezoar", "commit"} <= set(row["provenance"])
+    assert row["game"]["attack"]["kind"] == "badnets@1"
+    assert json.loads((tmp_path / "rows.jsonl").read_text()) == row
+
+
+def test_a_game_that_fails_is_a_row_with_its_message_and_the_rest_goes_on(referee: Referee, tmp_path: Path) -> None:
+    good = build(Game, {**WORLD, "kind": "detectability", "detector": {**CLEANSE, "steps": 1}, "models": 1})
+    bad = good.replace(attack={"kind": "badnets", "poisons": 1600})
+    rows = list(sweep([bad, good], referee, Results(tmp_path / "rows.jsonl")))
+    assert "attack.poisons: 1600 is more than" in rows[0]["error"]
+    assert "result" in rows[1]
+
+
+def test_a_file_that_holds_no_rows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("nonsense\n")
+    with pytest.raises(StoreError, match="no file of result rows"):
+        Results(tmp_path / "rows.jsonl")
+
+
+def test_a_full_disk_leaves_the_old_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.jsonl"
+    Results(path).add({"address": "a"})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(StoreError, match="No space left"):
+        Results(path).add({"address": "b"})
+    monkeypatch.undo()
+    assert list(Results(path).rows) == ["a"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["rows.jsonl"]

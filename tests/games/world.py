@@ -1,0 +1,23 @@
+"""The settings of the small world in which games are tested."""
+
+from __future__ import annotations
+
+from typing import Any
+
+WORLD: dict[str, Any] = {
+    "data": {"kind": "digits_in_the_wild", "train": 1600, "test": 300},
+    "attack": {"kind": "badnets", "poisons": 200, "target": 3},
+    "architecture": {"kind": "small_resnet", "width": 8},
+    "trainer": {
+        "kind": "sgd",
+        "epochs": 3,
+        "batch_size": 64,
+        "lr": 0.2,
+        "schedule": "one_cycle",
+        "augmentation": "none",
+    },
+    "trusted": 100,
+    "seed": 7,
+}
+CLEANSE = {"kind": "neural_cleanse", "steps": 40, "batch_size": 8, "cost": 0.01}
+UNLEARNING = {"kind": "unlearning", "steps": 12, "lr": 0.02, "batch_size": 32, "detector": CLEANSE}

@@ -1,0 +1,129 @@
+"""bezoar's own networks."""
+
+import operator
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from bezoar.models.classifier import Classifier, StagedClassifier
+from bezoar.models.resnet import ResNet18, SmallResNet
+from bezoar.roles import Architecture
+from bezoar.seed import Seed
+
+DIGITS = tuple("0123456789")
+SHAPE = (3, 32, 32)
+SMALL = [ResNet18(width=4), SmallResNet(width=4), SmallResNet(width=4, stages=4)]
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def convolution(inputs: int, outputs: int, kernel: int = 3) -> int:
+    """Weights of a convolution without bias, and the scale and shift of its batch normalisation."""
+    return inputs * outputs * kernel**2 + 2 * outputs
+
+
+def settled(architecture: Architecture, shape: tuple[int, int, int] = SHAPE) -> Classifier:
+    """A network whose batch normalisation has seen images, so that evaluation mode is not the initial one."""
+    model = architecture.build(shape, DIGITS, Seed(1))
+    model(torch.rand(8, *shape, generator=Seed(2).generator()))
+    return model.eval()
+
+
+def images(count: int, name: str = "images") -> Tensor:
+    return torch.rand(count, *SHAPE, generator=(Seed(3) / name).generator())
+
+
+def test_resnet18_has_the_published_number_of_parameters():
+    torchvision = pytest.importorskip("torchvision")
+    here = parameters(ResNet18().build(SHAPE, DIGITS, Seed(0)))
+    for_imagenet = parameters(torchvision.models.resnet18(num_classes=10))
+    assert here == 11_173_962
+    assert here == for_imagenet - 3 * 64 * (7**2 - 3**2)  # but for the stem's kernel it is torchvision's
+
+
+def test_small_resnet_has_the_promised_number_of_parameters():
+    by_hand = convolution(3, 16) + 64 * 10 + 10
+    for inputs in (16, 32):
+        outputs = 2 * inputs
+        by_hand += convolution(inputs, outputs) + convolution(outputs, outputs) + convolution(inputs, outputs, 1)
+    assert parameters(SmallResNet().build(SHAPE, DIGITS, Seed(0))) == by_hand == 73_370
+
+
+@pytest.mark.parametrize("architecture", SMALL, ids=str)
+def test_the_logits_are_the_head_of_the_features(architecture: Architecture):
+    model, batch = settled(architecture), images(5)
+    features = model.features(batch)
+    assert features.ndim == 2
+    assert torch.equal(model(batch), model.head(features))
+    assert isinstance(model.head, nn.Linear)
+    assert torch.allclose(model(batch), features @ model.head.weight.T + model.head.bias, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", SMALL, ids=str)
+def test_the_pooled_last_stage_is_the_features(architecture: Architecture):
+    model, batch = settled(architecture), images(5)
+    stages = model.stages(batch)
+    assert torch.allclose(stages[-1].mean(dim=(2, 3)), model.features(batch), atol=1e-6)
+    sides = [stage.shape[-1] for stage in stages]
+    assert sides == sorted(sides, reverse=True)
+    assert sides[0] == SHAPE[-1]
+
+
+def test_normalisation_is_the_first_layer():
+    architecture = SmallResNet(width=4, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0))
+    model, batch = settled(architecture), images(4)
+    assert isinstance(model, StagedClassifier)
+    by_hand = torch.stack(
+        [(batch[:, 0] - 0.1) / 0.5, (batch[:, 1] - 0.2) / 0.25, (batch[:, 2] - 0.3) / 2.0],
+        dim=1,
+    )
+    assert torch.allclose(model(batch), model.linear(model.pool(model.blocks(by_hand))), atol=1e-5)
+    assert not torch.allclose(model(batch), model.linear(model.pool(model.blocks(batch))), atol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", SMALL, ids=str)
+@pytest.mark.usefixtures("unchecked")  # a proxy goes through the network, not a tensor
+def test_every_layer_is_a_module_and_only_sums_are_not(architecture: Architecture):
+    graph = fx.symbolic_trace(architecture.build(SHAPE, DIGITS, Seed(0))).graph
+    functions = {node.target for node in graph.nodes if node.op in ("call_function", "call_method")}
+    assert functions == {operator.sub, operator.truediv, operator.add}  # normalisation, and the residual sums
+
+
+@pytest.mark.parametrize("architecture", SMALL, ids=str)
+def test_without_its_activation_modules_the_network_is_affine(architecture: Architecture):
+    """The second route: an activation that were no module would still bend it."""
+    one, other, zero = images(4, "one").double(), images(4, "other").double(), torch.zeros(4, *SHAPE).double()
+    bent = settled(architecture).double()
+    straight = bent.copy()
+    for parent in list(straight.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, nn.ReLU):
+                setattr(parent, name, nn.Identity())
+    for model, affine in ((straight, True), (bent, False)):
+        assert torch.allclose(model(one) + model(other), model(one + other) + model(zero), atol=1e-6) == affine
+
+
+@pytest.mark.parametrize("architecture", SMALL, ids=str)
+def test_the_seed_alone_decides_the_initial_weights(architecture: Architecture):
+    torch.manual_seed(0)
+    first = architecture.build(SHAPE, DIGITS, Seed(5)).state_dict()
+    torch.manual_seed(1)
+    again = architecture.build(SHAPE, DIGITS, Seed(5)).state_dict()
+    other = architecture.build(SHAPE, DIGITS, Seed(6)).state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["linear.weight"], other["linear.weight"])
+
+
+@pytest.mark.parametrize("architecture", SMALL, ids=str)
+def test_building_leaves_the_global_generator_alone(architecture: Architecture):
+    before = torch.get_rng_state()
+    architecture.build(SHAPE, DIGITS, Seed(5))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_images_of_one_channel_and_another_size_fit():
+    model = settled(SmallResNet(width=4), (1, 28, 20))
+    assert model(torch.rand(2, 1, 28, 20)).shape == (2, 10)
