@@ -1,0 +1,58 @@
+"""Write docs/catalogue.md from the registry: every registered method, its paper, its settings. Run by `make docs`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from pathlib import Path
+
+from pydantic_core import PydanticUndefined
+
+from bezoar.component import Component, families, members
+
+TARGET = Path(__file__).with_name("catalogue.md")
+
+
+def catalogue() -> str:
+    """The page as Markdown."""
+    lines = [
+        "# Catalogue",
+        "",
+        "Generated from the registry by `make docs`; `bezoar show NAME` prints the same.",
+    ]
+    for family in families():
+        lines += ["", f"## {family}"]
+        for name, cls in members(family).items():
+            lines += [
+                "",
+                f"### {name}",
+                *([f"*{cls.paper}*", ""] if cls.paper else []),
+                *_explanation(cls),
+                "",
+                *_settings(cls),
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _explanation(cls: type[Component]) -> list[str]:
+    return inspect.cleandoc(cls.__doc__ or "").splitlines()
+
+
+def _settings(cls: type[Component]) -> list[str]:
+    rows = ["| setting | default |", "|---|---|"]
+    for name, field in cls.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        if default is PydanticUndefined:
+            shown = "needed"
+        else:
+            plain = default.describe() if isinstance(default, Component) else default
+            shown = f"`{json.dumps(plain)}`"
+        rows.append(f"| `{name}` | {shown} |")
+    return rows if len(rows) > 2 else []
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv:
+        sys.exit(0 if TARGET.read_text() == catalogue() else "docs/catalogue.md is stale: run `make docs`")
+    TARGET.write_text(catalogue())
