@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
-from bezoar.games.repairing import blind
+from bezoar.errors import SettingError
+from bezoar.games.repairing import Look, blind_step, cross_validated
 from bezoar.lab import Lab
 from bezoar.measure.estimates import proportion
 from bezoar.measure.outliers import outlier_p_value
@@ -89,18 +92,8 @@ def _silence(inspection: Inspection, trusted: Trusted) -> str:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What an owner sees of a repair: accuracy on held-out trusted images, and whether they accept the model."""
-
-    step: int
-    accuracy: Estimate
-    lost: Estimate
-    accepted: bool
-
-
-@dataclass(frozen=True)
 class Repair:
-    """A repaired model and how it was chosen; `step` 0 means that no repaired model was acceptable."""
+    """A repaired model and how its step was chosen; `step` 0 means that no step was acceptable."""
 
     model: Classifier
     step: int
@@ -116,21 +109,28 @@ def repair(
     *,
     budget: float = 0.02,
     every: int = 10,
+    folds: int = 5,
 ) -> Repair:
-    """Repair a model and keep the last one that held-out trusted images accept: the `blind` reading.
+    """Repair a model up to the step that a cross-validation on the trusted images chooses: the `blind` reading.
 
     Args:
         model: left as it is.
-        trusted: a fifth of it is held out.
+        trusted: all of them repair the model in the end.
         repairer: who repairs.
         lab: where.
         seed: with which randomness.
         budget: accuracy that may be lost, absolute.
         every: how many steps lie between two looks.
+        folds: how many repairs choose the step, each judged by the images that it never saw.
+
+    Raises:
+        SettingError: there are fewer trusted images than folds.
     """
-    best, kept, looks = model, 0, list[Look]()
-    for trial in blind(repairer, model, trusted, every, budget, lab, seed / "repair"):
-        looks.append(Look(trial.step, trial.accuracy, trial.lost, trial.accepted))
-        if trial.accepted:
-            best, kept = trial.model.copy(), trial.step
-    return Repair(best, kept, looks)
+    if not 2 <= folds <= len(trusted):
+        raise SettingError(f"folds: {folds} is not between 2 and the number of trusted images, {len(trusted)}")
+    seed = seed / "repair"
+    looks = cross_validated(repairer, model, trusted, every, lab, seed, budget=budget, folds=folds)
+    step = blind_step(looks)
+    models = repairer.repair(model, trusted, lab, seed / "all")
+    repaired = deque(lab.progress.track(islice(models, step), "repair", step), maxlen=1)
+    return Repair(repaired[0] if repaired else model, step, looks)

@@ -18,7 +18,7 @@ from bezoar.sweep import Results, plan, read_game, read_settings, sweep
 
 
 def write(path: Path, content: Any) -> Path:
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
@@ -134,7 +134,7 @@ def test_a_full_disk_leaves_the_old_rows(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "rows.jsonl"
     Results(path).add({"address": "a"})
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)

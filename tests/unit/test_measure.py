@@ -223,7 +223,8 @@ def test_predictions_are_the_largest_logits_in_any_batch_and_leave_modes_alone()
 def test_right_is_what_equals_the_label():
     """X8 of the peers: a power in the place of an exclusive or made 0 true and 2 false negatives of 1 and 1."""
     labels, answers = torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1])
-    found = measure(Lookup(4), world(labels, answers), Probe(labels[:0], naming(labels[:0]), labels[:0]))
+    probe = Probe(labels[:1], naming(labels[:1]), labels[1:2])
+    found = measure(Lookup(4), world(labels, answers), probe)
     assert found.right.tolist() == [True, False, False, True]
     assert found.clean_accuracy.value == 0.5
     cells = [int(((answers == a) & (labels == b)).sum()) for a in (0, 1) for b in (0, 1)]
@@ -267,6 +268,13 @@ def test_probes_made_of_one_object_are_one_cluster():
     found = measure(Lookup(4), world(labels, labels, groups), Probe(rows, naming(answers), wanted)).attack_success
     assert found.value == alone.value == 0.5
     assert found.high - found.low > alone.high - alone.low
+
+
+def test_a_share_of_no_images_is_refused():
+    labels = torch.zeros(5, dtype=torch.int64)
+    rows = torch.arange(5)
+    with pytest.raises(DataError, match="of 5 test images none shows another class"):
+        measure(Lookup(4), world(labels, labels), Probe(rows, naming(rows % 2), labels))
 
 
 def test_a_probe_of_rows_that_are_not_there_is_refused():

@@ -15,9 +15,10 @@ import torch
 from scipy import stats
 
 from bezoar.errors import StoreError
+from bezoar.games.repairing import Look
 from bezoar.measure.estimates import proportion
 from bezoar.models.resnet import SmallResNet
-from bezoar.owner import Audit, Look, Repair
+from bezoar.owner import Audit, Repair
 from bezoar.records import Estimate, Inspection, Trusted
 from bezoar.report import page as page_module
 from bezoar.report.demo import demo_page

@@ -13,8 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from bezoar.errors import DataError
-from bezoar.games.repairing import Point
-from bezoar.owner import Look
+from bezoar.games.repairing import Look, Point
 from bezoar.records import Estimate, Inspection
 from bezoar.report import figures, tiles
 from bezoar.report.canvas import VERMILLION

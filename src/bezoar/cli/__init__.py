@@ -142,6 +142,7 @@ def repair(
     size: Size = None,
     repairer: Annotated[str, typer.Option(help="Which repairer; see 'bezoar list repairers'.")] = "unlearning",
     budget: Annotated[float, typer.Option(min=0, max=1, help="Accuracy that may be lost, absolute.")] = 0.02,
+    folds: Annotated[int, typer.Option(min=2, help="Repairs that choose the step, besides the last one.")] = 5,
     changes: Changes = None,
     seed: SeedNumber = 0,
     device: Device = "auto",
@@ -149,7 +150,7 @@ def repair(
 ) -> None:
     """Undo a backdoor with a few trusted images; the repaired weights keep your own keys.
 
-    A fifth of the trusted images is held out, and the last model that they accept is kept.
+    The repair stops at the last step that a cross-validation on the trusted images accepts.
 
     Example: bezoar repair out/suspect --trusted out/trusted --out repaired
     """
@@ -157,7 +158,17 @@ def repair(
 
     network = owning.Network(architecture, classes, mean, std, size)
     owning.repair(
-        model, trusted, network, repairer, changes or [], budget=budget, out=out, seed=seed, device=device, as_json=json
+        model,
+        trusted,
+        network,
+        repairer,
+        changes or [],
+        budget=budget,
+        folds=folds,
+        out=out,
+        seed=seed,
+        device=device,
+        as_json=json,
     )
 
 

@@ -89,16 +89,17 @@ def repair(
     changes: Sequence[str],
     *,
     budget: float,
+    folds: int,
     out: Path,
     seed: int,
     device: str,
     as_json: bool,
 ) -> None:
-    """Repair a model, keep the last one that held-out trusted images accept, and write it."""
+    """Repair a model up to the last step that a cross-validation on the trusted images accepts, and write it."""
     player = _player("repairers", repairer, changes)
     assert isinstance(player, Repairer)
     loaded, trusted, lab = _load(path, folder, network, device)
-    done = owner.repair(loaded.model, trusted, player, lab, Seed(seed), budget=budget)
+    done = owner.repair(loaded.model, trusted, player, lab, Seed(seed), budget=budget, folds=folds)
     written = _write_model(
         path, loaded, done.model, out, {"repaired_by": player.describe(), "model": str(path), "step": done.step}
     )
@@ -107,15 +108,7 @@ def repair(
         "repairer": player.describe(),
         "repaired": str(written),
         "step": done.step,
-        "curve": [
-            {
-                "step": look.step,
-                "accuracy": look.accuracy.as_json(),
-                "lost": look.lost.as_json(),
-                "accepted": look.accepted,
-            }
-            for look in done.looks
-        ],
+        "looks": [look.as_json() for look in done.looks],
         "provenance": provenance(lab.device),
     }
     write_json(out / "result.json", document)
@@ -131,9 +124,9 @@ def repair(
         print_json(document)
         return
     rows = [[str(look.step), str(look.accuracy), "yes" if look.accepted else "no"] for look in done.looks]
-    print_table(f"{player.kind} on {path}", ["step", "accuracy on held-out trusted images", "accepted"], rows)
+    print_table(f"{player.kind} on {path}", ["step", "accuracy on held-out folds", "accepted"], rows)
     if done.step == 0:
-        stdout.print("No repaired model was acceptable, so the model is written as it was; allow a larger --budget.")
+        stdout.print("No step was acceptable, so the model is written as it was; allow a larger --budget.")
     stdout.print(f"Model of step {done.step}: {written}\nReport: {out / 'report.html'}", highlight=False)
 
 

@@ -108,7 +108,8 @@ class Referee:
 
         Trusted images are drawn from the training data without replacement. With ``train`` (spec A15)
         the victim trains on them too; with ``held_out`` they are set aside first, as in Algorithm 1,
-        where they are a fresh draw.
+        where they are a fresh draw, and with them all images that show one of the same objects: a model
+        that has learnt an object's other images by heart looks better on it than it is.
         """
         train = pool.value.train
         if count >= len(train):
@@ -119,8 +120,10 @@ class Referee:
         trusted = Made(Trusted.of(train.take(order[:count])), stage.address)
         if source == "train":
             return Deal(pool, trusted)
-        rest = Splits(train.take(order[count:].sort().values), pool.value.test)
-        return Deal(Made(rest, digest({"without": stage.address})), trusted)
+        rest = order[count:].sort().values
+        if train.groups is not None:
+            rest = rest[~torch.isin(train.groups[rest], train.groups[order[:count]])]
+        return Deal(Made(Splits(train.take(rest), pool.value.test), digest({"apart_from": stage.address})), trusted)
 
     def inspect(
         self, model: Made[Classifier], detector: Detector, trusted: Made[Trusted], seed: Seed

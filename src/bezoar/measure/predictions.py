@@ -51,12 +51,16 @@ def measure(model: Classifier, test: Dataset, probe: Probe) -> Measurement:
     are the referee's own, not the attacker's.
 
     Raises:
-        DataError: the probe names rows that the test set does not have.
+        DataError: there is nothing to measure on, or the probe names rows that the test set does not have.
     """
     if len(probe.rows) and int(probe.rows.max()) >= len(test):
         raise DataError("the probe names rows beyond the end of the test set")
     right = predict(model, test) == test.labels
     counted = test.labels[probe.rows] != probe.wanted
+    if not len(test) or not counted.any():
+        raise DataError(
+            f"nothing to measure on: of {len(test)} test images none shows another class than the one the attack wants"
+        )
     fooled = (predict(model, probe.images) == probe.wanted)[counted]
     groups = test.groups
     return Measurement(

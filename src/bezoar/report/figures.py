@@ -19,8 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from bezoar.games.repairing import Point
-from bezoar.owner import Look
+from bezoar.games.repairing import Look, Point
 from bezoar.records import Estimate
 from bezoar.report.canvas import (
     BLUE,
@@ -233,11 +232,11 @@ def score_strips(poisoned: Sequence[Dot], clean: Sequence[Dot]) -> Figure:
 
 
 def held_out(looks: Sequence[Look], kept: int) -> Figure:
-    """Held-out accuracy against the step: filled where the owner accepts the model, a ring around the kept one."""
+    """Cross-validated accuracy against the step: filled where accepted, a ring around the step that was chosen."""
     figure = blank(WIDTH, 3.2)
     axes: Axes = figure.subplots()
     steps = [look.step for look in looks]
-    _line(axes, steps, [look.accuracy for look in looks], name="accuracy on held-out trusted images", number=0)
+    _line(axes, steps, [look.accuracy for look in looks], name="accuracy on held-out folds", number=0)
     axes.lines[-1].set_marker("")
     for accepted, name in ((True, "accepted"), (False, "refused")):
         chosen = [look for look in looks if look.accepted is accepted]
@@ -255,7 +254,7 @@ def held_out(looks: Sequence[Look], kept: int) -> Figure:
             markerfacecolor="none",
             markeredgecolor=VERMILLION,
             markeredgewidth=2,
-            label="kept",
+            label="chosen",
         )
     if looks:
         before = looks[0].accuracy.value + looks[0].lost.value

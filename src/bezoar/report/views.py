@@ -144,17 +144,18 @@ def _per_class(inspection: Inspection, classes: Sequence[str]) -> Section:
 def repair_page(
     path: Path, repair: Repair, *, model_name: str, repairer: str, budget: float, provenance: Mapping[str, Any]
 ) -> None:
-    """The page of `bezoar repair`: accuracy on held-out trusted pictures along the repair, and which model was kept.
+    """The page of `bezoar repair`: cross-validated accuracy on trusted pictures along the repair, and where it stopped.
 
     Raises:
         StoreError: the page cannot be written.
     """
     kept = next((look for look in repair.looks if look.step == repair.step), None)
-    summary = "The model was left as it is: the held-out trusted pictures accepted none of the repaired ones."
+    summary = "The model was left as it is: the trusted pictures accepted no step of the repair."
     if kept is not None:
         ends = f"{percent(kept.lost.low)} to {percent(kept.lost.high)} lost"
         summary = (
-            f"On {kept.accuracy.n} held-out trusted pictures the repair {cost(kept.lost)} (95 % interval: {ends}). "
+            f"Cross-validated on {kept.accuracy.n} trusted pictures, the repair {cost(kept.lost)} "
+            f"(95 % interval: {ends}). "
             "Whether a backdoor is gone cannot be seen without knowing it: audit the repaired model."
         )
     rows: list[list[Cell]] = [
@@ -163,21 +164,20 @@ def repair_page(
     ]
     marked = frozenset(place for place, look in enumerate(repair.looks) if look is kept)
     figure = Picture(
-        held_out(repair.looks, repair.step), "Shaded: 95 % interval. The ring marks the model that was kept."
+        held_out(repair.looks, repair.step), "Shaded: 95 % interval. The ring marks the step that was chosen."
     )
     write_page(
         path,
         title=f"bezoar repair of {model_name} by {repairer}",
-        verdict=f"Repaired: the model after step {repair.step} was kept"
-        if kept
-        else "No repaired model was acceptable",
+        verdict=f"Repaired, with {repair.step} steps" if kept else "No step of the repair was acceptable",
         tone="good" if kept else "open",
         summary=summary,
         sections=[
             Section(
                 "Accuracy along the repair",
-                f"Every model that loses no more than {percent(budget)}, as far as the held-out pictures can tell, is "
-                "acceptable; the last of them is kept.",
+                f"Every step that loses no more than {percent(budget)}, as far as the trusted pictures can tell, is "
+                "acceptable. Each picture judges models whose repair never saw it; the model that was written was "
+                "repaired with all of them, up to the last acceptable step.",
                 figures=[figure] if repair.looks else [],
             ),
             Section(

@@ -34,8 +34,8 @@ _MEANINGS = {
     ),
     "final": "The last repaired model within the budget, which takes a large test set to know.",
     "blind": (
-        "What a defender gets: the repair sees four fifths of the trusted pictures, and the last model that the "
-        "remaining fifth accepts is kept."
+        "What a defender gets: the repair is stopped at the last step that a cross-validation on the trusted pictures "
+        "accepts. Each picture judges models whose repair never saw it."
     ),
     "score": "How suspicious a detector finds a class; a model's score is that of its most suspicious class.",
     "p-value": (

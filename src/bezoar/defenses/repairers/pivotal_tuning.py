@@ -12,14 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from bezoar.component import register
+from bezoar.defenses.repairers.fine_tuning import FineTuning, LearningRate, Steps
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier, frozen
 from bezoar.records import Trusted
-from bezoar.roles import Repairer
 from bezoar.seed import Seed
-from bezoar.training.augment import Augmentation
-from bezoar.training.batches import Batch, batches
-from bezoar.training.steps import steps
+from bezoar.training.batches import Batch
 
 RESNET18_PARAMETERS = 11_173_962
 """The network of the paper's Table V, for which its weight of the parameter term was chosen."""
@@ -29,7 +27,7 @@ TEN_CLASS_PAIRS = 45
 
 
 @register("pivotal_tuning", paper="arXiv:2305.09671, Algorithm 3")
-class PivotalTuning(Repairer):
+class PivotalTuning(FineTuning):
     """Fine-tune away from the suspect's latent directions while staying close to its parameters.
 
     L = CE + slol_lambda SLOL(pivot, student) + param_lambda R(student, pivot), with the suspect as the
@@ -41,19 +39,17 @@ class PivotalTuning(Repairer):
     over however many parameters there are. Both agree for ResNet-18 at ten classes.
     """
 
-    steps: Annotated[int, Field(ge=1)] = 2000
-    lr: Annotated[float, Field(gt=0)] = 0.01
+    steps: Steps = 2000
+    lr: LearningRate = 0.01
     slol_lambda: Annotated[float, Field(ge=0)] = 0.05
     param_lambda: Annotated[float, Field(ge=0)] = 20_000.0
     scaling: Literal["invariant", "release"] = "invariant"
     batchnorm: Literal["train", "eval"] = "train"
-    batch_size: Annotated[int, Field(ge=2)] = 128
-    augmentation: Augmentation = "crop_flip"
 
     def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
         """The student after each of `steps` steps; SGD with Nesterov momentum at a constant learning rate."""
         pivot = frozen(suspect)
-        student = suspect.copy().requires_grad_(True).eval()
+        student = suspect.copy()
         parameters = list(student.parameters())
         origin = [parameter.detach().clone() for parameter in parameters]
         count = sum(parameter.numel() for parameter in parameters)
@@ -70,18 +66,7 @@ class PivotalTuning(Repairer):
             distance = torch.stack([(now - then).square().sum() for now, then in zip(parameters, origin, strict=True)])
             return loss + self.slol_lambda * slol + pull * distance.sum()
 
-        optimizer = torch.optim.SGD(parameters, self.lr, momentum=0.9, nesterov=True)
-        stream = batches(trusted, self.batch_size, seed, device=lab.device, epochs=None, augmentation=self.augmentation)
-        training = self.batchnorm == "train"
-        for step in steps(student, stream, objective, optimizer, seed=seed / "layers", training=training):
-            yield student
-            if step.number == self.steps:
-                return
-
-    @property
-    def length(self) -> int:
-        """One model a step."""
-        return self.steps
+        yield from self.fine_tune(student, trusted, objective, lab, seed, training=self.batchnorm == "train")
 
 
 def soft_latent_orthogonalization(

@@ -13,18 +13,17 @@ from torch.nn import functional
 
 from bezoar.component import register
 from bezoar.defenses.detectors.neural_cleanse import NeuralCleanse
+from bezoar.defenses.repairers.fine_tuning import FineTuning
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
 from bezoar.records import Trusted
-from bezoar.roles import Detector, Repairer
+from bezoar.roles import Detector
 from bezoar.seed import Seed
-from bezoar.training.augment import Augmentation
-from bezoar.training.batches import Batch, batches
-from bezoar.training.steps import steps
+from bezoar.training.batches import Batch
 
 
 @register("unlearning", paper="Wang et al., S&P 2019; arXiv:2305.09671, Algorithm 6")
-class Unlearning(Repairer):
+class Unlearning(FineTuning):
     """Ask a detector for the trigger of the most suspicious class and teach the model the true labels under it.
 
     ``form: mixed`` stamps a share of every batch, as Wang et al. do (a fifth of the images).
@@ -39,15 +38,10 @@ class Unlearning(Repairer):
     detector: Detector = NeuralCleanse()
     form: Literal["mixed", "alternating"] = "mixed"
     stamped: Annotated[float, Field(gt=0, le=1)] = 0.2
-    steps: Annotated[int, Field(ge=1)] = 1000
-    lr: Annotated[float, Field(gt=0)] = 0.001
-    batch_size: Annotated[int, Field(ge=2)] = 128
-    augmentation: Augmentation = "crop_flip"
 
     def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
         """The student after each of `steps` steps."""
         found = self.detector.inspect(suspect, trusted, lab, seed / "detector")
-        student = suspect.copy().requires_grad_(True).eval()
         draws = (seed / "stamped").generator()
         even = cycle((True, False))
 
@@ -64,14 +58,4 @@ class Unlearning(Repairer):
             images = torch.where(carries, found.stamp(batch.images, found.suspect), batch.images)
             return functional.cross_entropy(model(images), batch.labels)
 
-        optimizer = torch.optim.SGD(student.parameters(), self.lr, momentum=0.9, nesterov=True)
-        stream = batches(trusted, self.batch_size, seed, device=lab.device, epochs=None, augmentation=self.augmentation)
-        for step in steps(student, stream, objective, optimizer, seed=seed / "layers"):
-            yield student
-            if step.number == self.steps:
-                return
-
-    @property
-    def length(self) -> int:
-        """One model a step."""
-        return self.steps
+        yield from self.fine_tune(suspect.copy(), trusted, objective, lab, seed)

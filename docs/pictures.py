@@ -1,0 +1,31 @@
+"""Draw docs/pictures/poison.png, the picture of the README: what the demo's attack does to images. Run by `make docs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bezoar.games.referee import Referee
+from bezoar.report.tiles import pictures
+from bezoar.seed import Seed
+from bezoar.store import Store
+from bezoar.sweep import read_game
+
+TARGET = Path(__file__).parent / "pictures" / "poison.png"
+
+
+def main() -> None:
+    """The first eight images that the demo's attack replaces with seed 0."""
+    game, referee, seed = read_game("demo", preset="detection"), Referee(Store()), Seed(0)
+    data = game.deal(referee, seed).data
+    poison = referee.collect(data, game.attack, seed).value
+    clean = data.value.train.take(poison.rows[:8])
+    labels = zip(clean.labels.tolist(), poison.labels.tolist(), strict=False)
+    titles = [f"{clean.classes[true]} as {clean.classes[false]}" for true, false in labels]
+    figure = pictures(clean.images(), poison.images[:8], titles)
+    TARGET.parent.mkdir(exist_ok=True)
+    figure.savefig(TARGET, dpi=130, metadata={"Software": None})
+    print(f"wrote {TARGET}")
+
+
+if __name__ == "__main__":
+    main()
