@@ -43,11 +43,7 @@ def trusted() -> Trusted:
 
 
 def architecture() -> Architecture:
-    """A small network of two blocks.
-
-    No narrower than 8 channels: below, torch's own 1x1 convolution of stride 2 corrupts memory on the CPU in
-    channels_last (torch 2.15, oneDNN with AVX2).
-    """
+    """A small network of two blocks."""
     return SmallResNet(width=16)
 
 
