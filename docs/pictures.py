@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bezoar.games.referee import Referee
 from bezoar.report.tiles import pictures
+from bezoar.roles import DataPoisoning
 from bezoar.seed import Seed
 from bezoar.store import Store
 from bezoar.sweep import read_game
@@ -17,6 +18,7 @@ def main() -> None:
     """The first eight images that the demo's attack replaces with seed 0."""
     game, referee, seed = read_game("demo", preset="detection"), Referee(Store()), Seed(0)
     data = game.deal(referee, seed).data
+    assert isinstance(game.attack, DataPoisoning)
     poison = referee.collect(data, game.attack, seed).value
     clean = data.value.train.take(poison.rows[:8])
     labels = zip(clean.labels.tolist(), poison.labels.tolist(), strict=False)

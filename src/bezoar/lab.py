@@ -49,12 +49,14 @@ class Lab:
         device: where tensors are computed.
         progress: where players say how far they are.
         architecture, trainer: the victim's public recipe, if the game has one.
+        surrogate: the model that an attacker asked for (`Attack.wanted_model`), frozen; no defender has one.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Progress = field(default_factory=Silence)
     architecture: Architecture | None = None
     trainer: Trainer | None = None
+    surrogate: Classifier | None = None
 
     def train(self, data: Dataset, seed: Seed) -> Classifier:
         """Train a model of one's own by the victim's public recipe.

@@ -8,7 +8,7 @@ target class, the poison rate or the test accuracy. A role is either an interfac
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from bezoar.component import Component
+from bezoar.errors import SettingError
 from bezoar.records import Dataset, Inspection, Poison, Probe, Trusted
 from bezoar.seed import Seed
 
@@ -58,23 +59,72 @@ class DataSource(Component):
         return ""
 
 
+class Surrogate(Component):
+    """Where an attacker has a model of its own from, to make a trigger with."""
+
+    family: ClassVar[str] = "surrogates"
+
+    @abstractmethod
+    def obtain(self, shape: tuple[int, int, int], trained: Callable[[], Classifier]) -> Classifier:
+        """A frozen model that takes images of that shape (c, h, w).
+
+        Args:
+            shape: of the images to attack.
+            trained: makes a model from the attacker's own clean data by the victim's public recipe.
+
+        Raises:
+            SettingError, ModelFileError: there is no such model, or it does not take such images.
+        """
+
+    def fingerprint(self) -> str:
+        """A text that changes whenever the files behind the same settings do."""
+        return ""
+
+
 class Trigger(Component):
     """A visible or hidden mark in pixel space."""
 
     family: ClassVar[str] = "triggers"
 
     @abstractmethod
-    def stamp(self, images: Float[Tensor, "n c h w"], rows: Int64[Tensor, "n"], seed: Seed) -> Float[Tensor, "n c h w"]:
+    def stamp(
+        self, images: Float[Tensor, "n c h w"], rows: Int64[Tensor, "n"], lab: Lab, seed: Seed
+    ) -> Float[Tensor, "n c h w"]:
         """Images in [0, 1] with the trigger; the shape is kept and the input is left alone.
 
         Randomness, if any, is keyed by row, so that it does not depend on batch size or workers.
         """
+
+    def stamp_training(
+        self, images: Float[Tensor, "n c h w"], rows: Int64[Tensor, "n"], lab: Lab, seed: Seed
+    ) -> Float[Tensor, "n c h w"]:
+        """What training images carry: the trigger itself, unless it says otherwise."""
+        return self.stamp(images, rows, lab, seed)
+
+    def stamp_cells(self, images: Float[Tensor, "n c h w"], kept: Float[Tensor, "n 1 k k"]) -> Float[Tensor, "n c h w"]:
+        """The trigger divided into k x k equal cells, of which only those with a 1 are stamped; all give `stamp`.
+
+        Raises:
+            SettingError: this trigger cannot be divided, or not so.
+        """
+        del images, kept
+        raise SettingError(f"attack.trigger: no parts of {self.kind!r} can be left out; use 'blend' or 'patch'")
+
+    @property
+    def wanted_model(self) -> Surrogate | None:
+        """The model that the trigger is made with; whoever calls `stamp` hands it over as `Lab.surrogate`."""
+        return None
 
 
 class Attack(Component):
     """A player that wants a model to answer its trigger."""
 
     family: ClassVar[str] = "attacks"
+
+    @property
+    def wanted_model(self) -> Surrogate | None:
+        """A model of the attacker's own, which it is handed as `Lab.surrogate`; None if it needs none."""
+        return None
 
     @abstractmethod
     def probe(self, test: Dataset, memory: Mapping[str, Tensor], lab: Lab, seed: Seed) -> Probe:
@@ -90,6 +140,26 @@ class DataPoisoning(Attack):
 
         Raises:
             SettingError: the data cannot hold this poison (too few eligible images, class missing).
+        """
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """What a code poisoner delivers: a trained model, and what the attack must remember for test time."""
+
+    model: Classifier
+    memory: Mapping[str, Tensor]
+
+
+class CodePoisoning(Attack):
+    """An attack that controls the training code and supplies the trained model (Lukas & Kerschbaum, section II)."""
+
+    @abstractmethod
+    def supply(self, clean: Dataset, lab: Lab, seed: Seed) -> Shipment:
+        """A model of the victim's public recipe, trained on the victim's data as the attacker likes.
+
+        Raises:
+            SettingError: there is no recipe, or the data cannot hold this attack.
         """
 
 

@@ -33,37 +33,37 @@ class Fluid(Patch):
 class Unclamped(Patch):
     """It leaves [0, 1]."""
 
-    def stamp(self, images: Tensor, rows: Tensor, seed: Seed) -> Tensor:
+    def stamp(self, images: Tensor, rows: Tensor, lab: Lab, seed: Seed) -> Tensor:
         return images + 0.1
 
 
 class InPlace(Patch):
     """It stamps the images that it was given."""
 
-    def stamp(self, images: Tensor, rows: Tensor, seed: Seed) -> Tensor:
-        return images.copy_(super().stamp(images, rows, seed))
+    def stamp(self, images: Tensor, rows: Tensor, lab: Lab, seed: Seed) -> Tensor:
+        return images.copy_(super().stamp(images, rows, lab, seed))
 
 
 class NoiseByBatch(Patch):
     """Its randomness depends on the place in the batch."""
 
-    def stamp(self, images: Tensor, rows: Tensor, seed: Seed) -> Tensor:
+    def stamp(self, images: Tensor, rows: Tensor, lab: Lab, seed: Seed) -> Tensor:
         return torch.rand(images.shape, generator=seed.generator())
 
 
 class Invisible(Patch):
     """It changes nothing."""
 
-    def stamp(self, images: Tensor, rows: Tensor, seed: Seed) -> Tensor:
+    def stamp(self, images: Tensor, rows: Tensor, lab: Lab, seed: Seed) -> Tensor:
         return images.clone()
 
 
 class DrawsFromNumpy(Patch):
     """It draws from numpy's global generator, and forgets about it."""
 
-    def stamp(self, images: Tensor, rows: Tensor, seed: Seed) -> Tensor:
+    def stamp(self, images: Tensor, rows: Tensor, lab: Lab, seed: Seed) -> Tensor:
         np.random.rand()  # noqa: NPY002
-        return super().stamp(images, rows, seed)
+        return super().stamp(images, rows, lab, seed)
 
 
 class DrawsFromTorch(BadNets):

@@ -12,6 +12,7 @@ from bezoar.defenses.repairers.pivotal_tuning import PivotalTuning
 from bezoar.defenses.repairers.unlearning import Unlearning
 from bezoar.defenses.repairers.weight_decay import WeightDecay
 from bezoar.games.robustness import Robustness
+from bezoar.lab import Lab
 from bezoar.seed import Seed
 from bezoar.training.sgd import Sgd
 from bezoar.triggers.patch import Patch, apple
@@ -51,7 +52,7 @@ def test_the_budget_is_two_points_and_the_trusted_images_one_percent_of_cifar10(
 @pytest.mark.parametrize(("width", "side"), [(32, 3), (224, 21)])
 def test_the_patch_is_three_thirtyseconds_of_the_width_in_the_top_left_corner(width: int, side: int) -> None:
     images = torch.full((2, 3, width, width), 0.5)
-    stamped = Patch().stamp(images, torch.arange(2), Seed(0))
+    stamped = Patch().stamp(images, torch.arange(2), Lab(), Seed(0))
     changed = (stamped != images).any(1)
     assert not changed[:, side:].any()
     assert not changed[:, :, side:].any()

@@ -206,7 +206,7 @@ def sweep(
 ) -> None:
     """Play every game of a grid, one row each; the same command resumes.
 
-    Example: bezoar sweep experiments/demo.yaml --results results/demo/repair.jsonl
+    Example: bezoar sweep experiments/demo/unlearning.yaml --results results/demo/unlearning.jsonl
     """
     from bezoar.cli import research  # noqa: PLC0415
 

@@ -15,6 +15,7 @@ from bezoar.games.referee import Referee
 from bezoar.models.files import save_model
 from bezoar.records import Estimate, Trusted
 from bezoar.report.demo import demo_page
+from bezoar.roles import DataPoisoning
 from bezoar.seed import Seed
 from bezoar.sweep import play, read_game
 
@@ -110,6 +111,7 @@ def _write(
     seed = Seed(game.seed)
     deal = game.deal(referee, seed)
     data = deal.data
+    assert isinstance(game.attack, DataPoisoning)
     poison = referee.collect(data, game.attack, seed)
     suspect = referee.train(data, poison, game.recipe, seed)
     twin = referee.train(data, None, game.recipe, seed)

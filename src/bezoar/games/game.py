@@ -9,7 +9,7 @@ from pydantic import Field
 
 from bezoar.component import Component, digest
 from bezoar.games.referee import Deal, Recipe, Referee, TrustedSource
-from bezoar.roles import Architecture, DataPoisoning, DataSource, Trainer
+from bezoar.roles import Architecture, Attack, DataSource, Trainer
 from bezoar.seed import Seed
 
 
@@ -19,7 +19,7 @@ class Game(Component):
     family: ClassVar[str] = "games"
 
     data: DataSource
-    attack: DataPoisoning
+    attack: Attack
     architecture: Architecture
     trainer: Trainer
     trusted: Annotated[int, Field(ge=2)] = 500

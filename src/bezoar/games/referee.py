@@ -11,10 +11,30 @@ import torch
 
 from bezoar.component import Component, digest
 from bezoar.errors import SettingError
+from bezoar.games.packing import (
+    Memory,
+    pack_inspection,
+    pack_poison,
+    pack_splits,
+    prefixed,
+    unpack_inspection,
+    unpack_poison,
+    unpack_splits,
+    without_prefix,
+)
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
 from bezoar.records import Dataset, Inspection, Poison, Probe, Trusted
-from bezoar.roles import Architecture, DataPoisoning, DataSource, Detector, Splits, Trainer
+from bezoar.roles import (
+    Architecture,
+    Attack,
+    CodePoisoning,
+    DataPoisoning,
+    DataSource,
+    Detector,
+    Splits,
+    Trainer,
+)
 from bezoar.seed import Seed
 from bezoar.store import Artefact, Stage, Store
 
@@ -47,6 +67,25 @@ class Recipe:
     architecture: Architecture
     trainer: Trainer
 
+    def identity(self) -> dict[str, Any]:
+        """What an address is made from."""
+        return {"architecture": self.architecture.identity(), "trainer": self.trainer.identity()}
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack has led to.
+
+    Attributes:
+        model: the victim's, trained on poisoned data or supplied by the attacker.
+        probe: the attacked test images.
+        address: of what the attacker made.
+    """
+
+    model: Made[Classifier]
+    probe: Probe
+    address: str
+
 
 @dataclass(frozen=True)
 class Referee:
@@ -71,19 +110,67 @@ class Referee:
         stage = Stage("data", {"source": source.identity(), "files": source.fingerprint(self.folders)})
         if not source.generated:
             return Made(source.load(self.folders), stage.address)
-        artefact = self.store.make(stage, lambda: _pack_splits(source.load(self.folders)))
-        return Made(_unpack_splits(artefact), stage.address)
+        artefact = self.store.make(stage, lambda: pack_splits(source.load(self.folders)))
+        return Made(unpack_splits(artefact), stage.address)
+
+    def attacked(self, data: Made[Splits], attack: Attack, recipe: Recipe, seed: Seed) -> Attacked:
+        """Let an attacker do what its role allows, and the victim train where that is left to it.
+
+        Raises:
+            SettingError: the attack is neither a data poisoning nor a code poisoning.
+        """
+        if isinstance(attack, DataPoisoning):
+            poison = self.collect(data, attack, seed)
+            model = self.train(data, poison, recipe, seed)
+            return Attacked(model, self.probe(data, attack, poison.value.memory, seed), poison.address)
+        if isinstance(attack, CodePoisoning):
+            model, memory = self.supply(data, attack, recipe, seed)
+            return Attacked(model, self.probe(data, attack, memory, seed), model.address)
+        raise SettingError(f"attack: {attack.kind!r} poisons neither data nor code, so this game cannot play it")
 
     def collect(self, data: Made[Splits], attack: DataPoisoning, seed: Seed) -> Made[Poison]:
         """What the attacker changes in the training data."""
-        seed = seed / "collect"
-        stage = Stage("collect", {"attack": attack.identity()}, str(seed), {"data": data.address})
-        artefact = self.store.make(stage, lambda: _pack_poison(attack.poison(data.value.train, self.lab, seed)))
-        return Made(_unpack_poison(artefact), stage.address)
+        lab = self._attackers_lab(data, attack, seed)
+        stage = Stage("collect", {"attack": attack.identity()}, str(seed / "collect"), _inputs(data, lab))
 
-    def probe(self, data: Made[Splits], attack: DataPoisoning, poison: Made[Poison], seed: Seed) -> Probe:
+        def compute() -> Artefact:
+            return pack_poison(attack.poison(data.value.train, lab.value, seed / "collect"))
+
+        return Made(unpack_poison(self.store.make(stage, compute)), stage.address)
+
+    def supply(
+        self, data: Made[Splits], attack: CodePoisoning, recipe: Recipe, seed: Seed
+    ) -> tuple[Made[Classifier], Memory]:
+        """The model that a code poisoner trains in the victim's place, and what it remembers."""
+        lab = self._attackers_lab(data, attack, seed)
+        settings = {"attack": attack.identity(), **recipe.identity()}
+        stage = Stage("supply", settings, str(seed / "supply"), _inputs(data, lab))
+
+        def compute() -> Artefact:
+            shipment = attack.supply(data.value.train, lab.value, seed / "supply")
+            return Artefact({**prefixed("model", shipment.model.weights()), **prefixed("memory", shipment.memory)})
+
+        tensors = self.store.make(stage, compute).tensors
+        model = self._model(recipe, data.value.train, without_prefix("model", tensors))
+        return Made(model, stage.address), without_prefix("memory", tensors)
+
+    def probe(self, data: Made[Splits], attack: Attack, memory: Memory, seed: Seed) -> Probe:
         """The attacked test images; cheap to make, so not kept."""
-        return attack.probe(data.value.test, poison.value.memory, self.lab, seed / "probe")
+        lab = self._attackers_lab(data, attack, seed).value
+        return attack.probe(data.value.test, memory, lab, seed / "probe")
+
+    def _attackers_lab(self, data: Made[Splits], attack: Attack, seed: Seed) -> Made[Lab]:
+        """The lab of an attacker: with the surrogate that it asked for, and an address that stands for that."""
+        wanted = attack.wanted_model
+        if wanted is None:
+            return Made(self.lab, "")
+        if self.lab.architecture is None or self.lab.trainer is None:
+            raise SettingError("an attack with a surrogate needs the victim's recipe: see Referee.publishing")
+        recipe, seed = Recipe(self.lab.architecture, self.lab.trainer), seed / "surrogate"
+        train = data.value.train
+        model = wanted.obtain(train.shape, lambda: self.train(data, None, recipe, seed).value)
+        facts = {"surrogate": wanted.identity(), "files": wanted.fingerprint(), "seed": str(seed), **recipe.identity()}
+        return Made(replace(self.lab, surrogate=model.to(self.lab.device)), digest({**facts, "data": data.address}))
 
     def train(self, data: Made[Splits], poison: Made[Poison] | None, recipe: Recipe, seed: Seed) -> Made[Classifier]:
         """The victim's model: on the poisoned data, or on the clean data where there is no poison.
@@ -93,15 +180,14 @@ class Referee:
         """
         seed = seed / "train"
         inputs = {"data": data.address} | ({} if poison is None else {"poison": poison.address})
-        settings = {"architecture": recipe.architecture.identity(), "trainer": recipe.trainer.identity()}
-        stage = Stage("train", settings, str(seed), inputs)
+        stage = Stage("train", recipe.identity(), str(seed), inputs)
         train = data.value.train if poison is None else poison.value.apply(data.value.train)
 
         def compute() -> Artefact:
             return Artefact(recipe.trainer.train(recipe.architecture, train, self.lab, seed).weights())
 
         artefact = self.store.make(stage, compute)
-        return Made(self._model(recipe, data.value.train, artefact), stage.address)
+        return Made(self._model(recipe, data.value.train, artefact.tensors), stage.address)
 
     def deal(self, pool: Made[Splits], count: int, source: TrustedSource, seed: Seed) -> Deal:
         """The defender's images, and what is left for the victim to collect.
@@ -134,9 +220,9 @@ class Referee:
         stage = Stage("inspect", {"detector": detector.identity()}, str(seed), inputs)
 
         def compute() -> Artefact:
-            return _pack_inspection(detector.inspect(model.value, trusted.value, self.lab, seed))
+            return pack_inspection(detector.inspect(model.value, trusted.value, self.lab, seed))
 
-        return Made(_unpack_inspection(self.store.make(stage, compute)), stage.address)
+        return Made(unpack_inspection(self.store.make(stage, compute)), stage.address)
 
     def measured(
         self,
@@ -152,59 +238,11 @@ class Referee:
         stage = Stage(name, settings, str(seed), inputs)
         return dict(self.store.make(stage, lambda: Artefact(facts=compute())).facts)
 
-    def _model(self, recipe: Recipe, data: Dataset, artefact: Artefact) -> Classifier:
+    def _model(self, recipe: Recipe, data: Dataset, weights: Memory) -> Classifier:
         model = recipe.architecture.build(data.shape, data.classes, Seed(0))
-        model.load_state_dict(dict(artefact.tensors))
+        model.load_state_dict(dict(weights))
         return model.to(self.lab.device).to(memory_format=torch.channels_last).eval()
 
 
-def _pack_splits(splits: Splits) -> Artefact:
-    tensors: dict[str, torch.Tensor] = {}
-    for name, part in (("train", splits.train), ("test", splits.test)):
-        tensors |= {f"{name}.images": part.images(), f"{name}.labels": part.labels}
-        if part.groups is not None:
-            tensors[f"{name}.groups"] = part.groups
-    return Artefact(tensors, {"classes": list(splits.train.classes)})
-
-
-def _unpack_splits(artefact: Artefact) -> Splits:
-    classes = tuple(artefact.facts["classes"])
-    parts = (
-        Dataset.in_memory(
-            artefact.tensors[f"{name}.images"],
-            artefact.tensors[f"{name}.labels"],
-            classes,
-            artefact.tensors.get(f"{name}.groups"),
-        )
-        for name in ("train", "test")
-    )
-    return Splits(*parts)
-
-
-def _pack_poison(poison: Poison) -> Artefact:
-    tensors = {"rows": poison.rows, "images": poison.images, "labels": poison.labels}
-    return Artefact(tensors | {f"memory.{name}": t for name, t in poison.memory.items()}, {"boost": poison.boost})
-
-
-def _unpack_poison(artefact: Artefact) -> Poison:
-    tensors = artefact.tensors
-    memory = {name.removeprefix("memory."): t for name, t in tensors.items() if name.startswith("memory.")}
-    return Poison(tensors["rows"], tensors["images"], tensors["labels"], artefact.facts["boost"], memory)
-
-
-def _pack_inspection(inspection: Inspection) -> Artefact:
-    tensors = {"scores": inspection.scores}
-    if inspection.triggers is not None:
-        tensors["triggers"] = inspection.triggers
-    if inspection.masks is not None:
-        tensors["masks"] = inspection.masks
-    evidence = {f"evidence.{name}": t for name, t in inspection.evidence.items()}
-    return Artefact(tensors | evidence, {"abstained": inspection.abstained})
-
-
-def _unpack_inspection(artefact: Artefact) -> Inspection:
-    tensors = artefact.tensors
-    evidence = {name.removeprefix("evidence."): t for name, t in tensors.items() if name.startswith("evidence.")}
-    return Inspection(
-        tensors["scores"], tensors.get("triggers"), tensors.get("masks"), evidence, artefact.facts["abstained"]
-    )
+def _inputs(data: Made[Splits], lab: Made[Lab]) -> dict[str, str]:
+    return {"data": data.address} | ({"surrogate": lab.address} if lab.address else {})

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from bezoar.component import register
 from bezoar.games.game import Game
-from bezoar.games.referee import Deal, Made, Referee
+from bezoar.games.referee import Attacked, Deal, Referee
 from bezoar.games.repairing import Point, blind_step, cross_validated, curve, final, looker, oracle
 from bezoar.measure.predictions import measure
 from bezoar.models.classifier import Classifier
@@ -45,33 +45,23 @@ class Robustness(Game):
         seed = Seed(self.seed)
         deal = self.deal(referee, seed)
         data = deal.data
-        poison = referee.collect(data, self.attack, seed)
-        probe = referee.probe(data, self.attack, poison, seed)
-        suspect = referee.train(data, poison, self.recipe, seed)
+        attacked = referee.attacked(data, self.attack, self.recipe, seed)
         twin = referee.train(data, None, self.recipe, seed)
-        repaired = self._repair(referee, deal, suspect, probe, poison.address, seed)
+        repaired = self._repair(referee, deal, attacked, seed)
         return {
-            "suspect": _reading(suspect.value, data.value, probe),
-            "twin": _reading(twin.value, data.value, probe),
+            "suspect": _reading(attacked.model.value, data.value, attacked.probe),
+            "twin": _reading(twin.value, data.value, attacked.probe),
             **repaired,
         }
 
-    def _repair(
-        self,
-        referee: Referee,
-        deal: Deal,
-        suspect: Made[Classifier],
-        probe: Probe,
-        poison: str,
-        seed: Seed,
-    ) -> dict[str, Any]:
+    def _repair(self, referee: Referee, deal: Deal, attacked: Attacked, seed: Seed) -> dict[str, Any]:
         """The repair on all trusted images and one for each fold, as one stage."""
-        stream = seed / "repair"
+        stream, suspect = seed / "repair", attacked.model
         trusted, test = deal.trusted.value, deal.data.value.test
         repairer, every, lab = self.repairer, self.every, referee.lab
 
         def compute() -> dict[str, Any]:
-            look = looker(suspect.value, test, probe)
+            look = looker(suspect.value, test, attacked.probe)
             points = curve(repairer, suspect.value, trusted, every, lab, stream / "all", look)
             looks = cross_validated(
                 repairer, suspect.value, trusted, every, lab, stream, budget=self.budget, folds=self.folds
@@ -88,7 +78,7 @@ class Robustness(Game):
             "folds": self.folds,
             "probe": self.attack.identity(),
         }
-        inputs = {"trusted": deal.trusted.address, "model": suspect.address, "poison": poison}
+        inputs = {"trusted": deal.trusted.address, "model": suspect.address, "poison": attacked.address}
         made = referee.measured("repair", {"repairer": repairer}, plain, inputs, stream, compute)
         points = [Point.from_json(point) for point in made["curve"]]
         readings = {

@@ -135,6 +135,17 @@ class Torchvision(ForeignArchitecture):
         with constructing(f"torchvision:{self.name}"):
             return cast(nn.Module, models.get_model(self.name, weights=None, **settings))
 
+    def published_model(self, shape: Shape, classes: tuple[str, ...]) -> Classifier:
+        """The network with torchvision's own weights for ImageNet, from its cache or downloaded.
+
+        Raises:
+            OSError: they are in no cache and cannot be downloaded.
+        """
+        models = _library("torchvision.models", "vision")
+        network = self.network(shape, len(classes))
+        network.load_state_dict(models.get_model_weights(self.name).DEFAULT.get_state_dict(check_hash=True))
+        return WrappedClassifier(network, classes, self.mean, self.std)
+
     def native_shape(self) -> Shape | None:
         """What torchvision crops images to for its own weights."""
         self.check()

@@ -12,7 +12,17 @@ import torch
 
 from bezoar.component import Component
 from bezoar.errors import BezoarError
-from bezoar.roles import Architecture, Attack, DataPoisoning, DataSource, Detector, Repairer, Trainer, Trigger
+from bezoar.roles import (
+    Architecture,
+    Attack,
+    CodePoisoning,
+    DataPoisoning,
+    DataSource,
+    Detector,
+    Repairer,
+    Trainer,
+    Trigger,
+)
 from bezoar.testing import architectures, attacks, datasets, detectors, every_component, repairers, trainers, triggers
 from bezoar.testing.instances import NeedsSettingsError, instance, variants
 from bezoar.testing.watch import Claim, UnmetClaimError, generators_kept
@@ -25,6 +35,7 @@ CLAIMS: dict[type[Component], tuple[Claim, ...]] = {
     Trigger: triggers.CLAIMS,
     Attack: attacks.PROBE_CLAIMS,
     DataPoisoning: attacks.POISON_CLAIMS,
+    CodePoisoning: attacks.SUPPLY_CLAIMS,
     Architecture: architectures.CLAIMS,
     Trainer: trainers.CLAIMS,
     Repairer: repairers.CLAIMS,

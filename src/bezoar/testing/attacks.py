@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bezoar.errors import SettingError
 from bezoar.records import Dataset, Poison, Probe
-from bezoar.roles import Attack, DataPoisoning
+from bezoar.roles import Attack, CodePoisoning, DataPoisoning, Shipment
 from bezoar.testing import toy
 from bezoar.testing.watch import (
     Claim,
@@ -31,7 +31,7 @@ def the_same_seed_gives_the_same_poison(attack: DataPoisoning) -> None:
 
 def another_seed_chooses_other_rows(attack: DataPoisoning) -> None:
     """The rows are drawn."""
-    other = attack.poison(toy.dataset(), toy.lab(), toy.SEED / "other")
+    other = attack.poison(toy.dataset(), toy.armed(attack), toy.SEED / "other")
     require(_rows(_poison(attack)) != _rows(other), "two seeds chose the same rows")
 
 
@@ -39,7 +39,7 @@ def data_read_on_demand_give_the_same_poison(attack: DataPoisoning) -> None:
     """An image folder is as good as a tensor."""
     clean = toy.dataset()
     lazy = Dataset(clean.labels, clean.classes, clean.shape, lambda rows: clean.images()[rows])
-    made = attack.poison(lazy, toy.lab(), toy.SEED)
+    made = attack.poison(lazy, toy.armed(attack), toy.SEED)
     require_unchanged(_contents(_poison(attack)), _contents(made), "the poison's ")
 
 
@@ -47,7 +47,7 @@ def the_clean_data_are_left_alone(attack: DataPoisoning) -> None:
     """Poisoning and applying the poison change no image and no label of the clean data."""
     clean = toy.dataset()
     before = pixels(clean)
-    attack.poison(clean, toy.lab(), toy.SEED).apply(clean).images()
+    attack.poison(clean, toy.armed(attack), toy.SEED).apply(clean).images()
     require_unchanged(before, pixels(clean), "clean ")
 
 
@@ -149,20 +149,67 @@ def probing_leaves_test_data_and_global_state_alone(attack: Attack) -> None:
     test = toy.unseen()
     before, memory = pixels(test), _memory(attack)
     with nothing_global_changes():
-        attack.probe(test, memory, toy.lab(), toy.SEED)
+        attack.probe(test, memory, toy.armed(attack), toy.SEED)
     require_unchanged(before, pixels(test), "test ")
 
 
+def the_same_seed_supplies_the_same_model(attack: CodePoisoning) -> None:
+    """Weights and memory, whatever the global generators are at."""
+    first = _shipped(_supply(attack))
+    with other_generators():
+        require_unchanged(first, _shipped(_supply(attack)), "the supplied model's ")
+
+
+def another_seed_supplies_another_model(attack: CodePoisoning) -> None:
+    """Initialisation and order are drawn."""
+    other = attack.supply(toy.dataset(), toy.armed(attack), toy.SEED / "other")
+    require(_shipped(_supply(attack)) != _shipped(other), "two seeds supplied the same model")
+
+
+def the_model_is_one_of_the_victim_s_recipe(attack: CodePoisoning) -> None:
+    """Finite weights, under the keys and in the shapes of the public architecture, in evaluation mode."""
+    model = _supply(attack).model
+    expected = toy.architecture().build(toy.SHAPE, toy.CLASSES, toy.SEED).weights()
+    found = model.weights()
+    require(
+        {name: value.shape for name, value in found.items()} == {name: value.shape for name, value in expected.items()},
+        "the weights are not those of the architecture",
+    )
+    require(all(bool(value.isfinite().all()) for value in found.values()), "a weight is not finite")
+    require(not any(layer.training for layer in model.modules()), "the model is in training mode")
+
+
+def supplying_leaves_data_and_global_state_alone(attack: CodePoisoning) -> None:
+    """The victim's images and labels, generators, gradient mode and the rest."""
+    clean = toy.dataset()
+    before = pixels(clean)
+    lab = toy.armed(attack)
+    with nothing_global_changes():
+        attack.supply(clean, lab, toy.SEED)
+    require_unchanged(before, pixels(clean), "clean ")
+
+
+def _shipped(shipment: Shipment) -> dict[str, object]:
+    tensors = {**shipment.model.weights(), **{f"memory {name}": value for name, value in shipment.memory.items()}}
+    return {name: bits(value) for name, value in tensors.items()}
+
+
 def _poison(attack: DataPoisoning) -> Poison:
-    return attack.poison(toy.dataset(), toy.lab(), toy.SEED)
+    return attack.poison(toy.dataset(), toy.armed(attack), toy.SEED)
 
 
 def _memory(attack: Attack) -> dict[str, Tensor]:
+    if isinstance(attack, CodePoisoning):
+        return dict(_supply(attack).memory)
     return dict(_poison(attack).memory) if isinstance(attack, DataPoisoning) else {}
 
 
+def _supply(attack: CodePoisoning) -> Shipment:
+    return attack.supply(toy.dataset(), toy.armed(attack), toy.SEED)
+
+
 def _probe(attack: Attack) -> Probe:
-    return attack.probe(toy.unseen(), _memory(attack), toy.lab(), toy.SEED)
+    return attack.probe(toy.unseen(), _memory(attack), toy.armed(attack), toy.SEED)
 
 
 def _rows(poison: Poison) -> set[int]:
@@ -207,4 +254,11 @@ POISON_CLAIMS: tuple[Claim, ...] = (
     poisoned_rows_show_the_target_class_exactly_if_labels_stay_true,
     too_large_a_budget_is_refused_by_name,
     a_target_that_is_no_class_is_refused_by_name,
+)
+
+SUPPLY_CLAIMS: tuple[Claim, ...] = (
+    the_same_seed_supplies_the_same_model,
+    another_seed_supplies_another_model,
+    the_model_is_one_of_the_victim_s_recipe,
+    supplying_leaves_data_and_global_state_alone,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -11,7 +12,7 @@ from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
 from bezoar.models.resnet import SmallResNet
 from bezoar.records import Dataset, Trusted
-from bezoar.roles import Architecture
+from bezoar.roles import Architecture, Attack, Trigger
 from bezoar.seed import Seed
 from bezoar.training.sgd import Sgd
 
@@ -50,6 +51,12 @@ def architecture() -> Architecture:
 def lab() -> Lab:
     """A lab on the CPU with a public recipe that takes no time."""
     return Lab(architecture=architecture(), trainer=_recipe(1))
+
+
+def armed(attacker: Attack | Trigger) -> Lab:
+    """The lab of an attacker, with the surrogate that it asks for."""
+    wanted = attacker.wanted_model
+    return lab() if wanted is None else replace(lab(), surrogate=wanted.obtain(SHAPE, _trained))
 
 
 def suspect() -> Classifier:

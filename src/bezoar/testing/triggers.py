@@ -35,7 +35,7 @@ def the_images_are_left_alone(trigger: Trigger) -> None:
     """The trigger is stamped on a copy."""
     images = toy.photographs()
     before = bits(images)
-    trigger.stamp(images, ROWS, toy.SEED)
+    trigger.stamp(images, ROWS, toy.armed(trigger), toy.SEED)
     require(bits(images) == before, "the images that were given changed")
 
 
@@ -49,10 +49,12 @@ def the_same_seed_stamps_alike(trigger: Trigger) -> None:
 def a_row_is_stamped_alike_in_any_batch(trigger: Trigger) -> None:
     """Randomness is keyed by row: neither the size of a batch nor the order in it matters."""
     images, whole = toy.photographs(), _stamp(trigger)
-    halves = [trigger.stamp(images[part], ROWS[part], toy.SEED) for part in torch.arange(len(ROWS)).split(3)]
+    lab = toy.armed(trigger)
+    halves = [trigger.stamp(images[part], ROWS[part], lab, toy.SEED) for part in torch.arange(len(ROWS)).split(3)]
     require(torch.equal(torch.cat(halves), whole), "two halves differ from the whole")
     back = torch.arange(len(ROWS)).flip(0)
-    require(torch.equal(trigger.stamp(images[back], ROWS[back], toy.SEED)[back], whole), "another order differs")
+    turned = trigger.stamp(images[back], ROWS[back], lab, toy.SEED)[back]
+    require(torch.equal(turned, whole), "another order differs")
 
 
 def stamping_leaves_global_state_alone(trigger: Trigger) -> None:
@@ -61,8 +63,21 @@ def stamping_leaves_global_state_alone(trigger: Trigger) -> None:
         _stamp(trigger)
 
 
+def training_images_are_stamped_alike_in_any_batch(trigger: Trigger) -> None:
+    """What training images carry keeps the same promises."""
+    images, lab = toy.photographs(), toy.armed(trigger)
+    before = bits(images)
+    whole = trigger.stamp_training(images, ROWS, lab, toy.SEED)
+    require(bits(images) == before, "the images that were given changed")
+    require(whole.shape == images.shape and float(whole.min()) >= 0 and float(whole.max()) <= 1, "no images came out")
+    halves = [
+        trigger.stamp_training(images[part], ROWS[part], lab, toy.SEED) for part in torch.arange(len(ROWS)).split(3)
+    ]
+    require(torch.equal(torch.cat(halves), whole), "two halves differ from the whole")
+
+
 def _stamp(trigger: Trigger) -> Tensor:
-    return trigger.stamp(toy.photographs(), ROWS, toy.SEED)
+    return trigger.stamp(toy.photographs(), ROWS, toy.armed(trigger), toy.SEED)
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -73,4 +88,5 @@ CLAIMS: tuple[Claim, ...] = (
     the_same_seed_stamps_alike,
     a_row_is_stamped_alike_in_any_batch,
     stamping_leaves_global_state_alone,
+    training_images_are_stamped_alike_in_any_batch,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Annotated, Literal, cast
 
 import torch
@@ -16,7 +17,7 @@ from bezoar.roles import Architecture, Trainer
 from bezoar.seed import Seed
 from bezoar.training.augment import Augmentation
 from bezoar.training.batches import batches, per_epoch
-from bezoar.training.steps import Precision, cross_entropy, steps
+from bezoar.training.steps import Precision, Step, cross_entropy, steps
 
 RISE = 0.2
 """The share of a one-cycle schedule during which the learning rate rises."""
@@ -45,21 +46,49 @@ class Sgd(Trainer):
         """Train from a fresh initialisation; one seed stream each for weights, order and augmentation."""
         model = architecture.build(data.shape, data.classes, seed / "initialisation").to(lab.device)
         model = model.to(memory_format=torch.channels_last)
-        total = self.epochs * per_epoch(len(data), self.batch_size)
+        total = self.steps(len(data))
+        deque(lab.progress.track(self.run(model, data, lab, seed), "training", total), maxlen=0)
+        return model.eval()
+
+    def steps(self, count: int) -> int:
+        """How many steps the recipe takes on `count` images."""
+        return self.epochs * per_epoch(count, self.batch_size)
+
+    def run(
+        self,
+        model: Classifier,
+        data: Dataset,
+        lab: Lab,
+        seed: Seed,
+        *,
+        training: bool = True,
+        prepare: Callable[[torch.optim.Optimizer], None] | None = None,
+    ) -> Iterator[Step]:
+        """The recipe's steps on a model, one at a time, with an optimiser of their own.
+
+        Args:
+            model: on the lab's device, changed in place.
+            data: what it is trained on.
+            lab: where.
+            seed: of order, augmentation and dropout.
+            training: whether layers are in training mode inside a step.
+            prepare: is given the optimiser before the first step, e.g. to hook into its steps.
+        """
         optimizer = torch.optim.SGD(
             model.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
         )
-        run = steps(
+        if prepare is not None:
+            prepare(optimizer)
+        return steps(
             cast(Classifier, torch.compile(model)) if self.compile else model,
             batches(data, self.batch_size, seed, device=lab.device, epochs=self.epochs, augmentation=self.augmentation),
             cross_entropy,
             optimizer,
             seed=seed / "layers",
-            schedule=self._schedule(optimizer, total),
+            schedule=self._schedule(optimizer, self.steps(len(data))),
             precision=self.precision,
+            training=training,
         )
-        deque(lab.progress.track(run, "training", total), maxlen=0)
-        return model.eval()
 
     def _schedule(self, optimizer: torch.optim.Optimizer, total: int) -> torch.optim.lr_scheduler.LRScheduler | None:
         if self.schedule == "constant":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import lcm
 from typing import Annotated, Literal
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 from bezoar.component import register
 from bezoar.errors import SettingError
+from bezoar.lab import Lab
 from bezoar.roles import Trigger
 from bezoar.seed import Seed
 
@@ -32,9 +34,19 @@ class Patch(Trigger):
     size: Annotated[int, Field(ge=1)] | None = None
     corner: Corner = "top_left"
 
-    def stamp(self, images: Float[Tensor, "n c h w"], rows: Int64[Tensor, "n"], seed: Seed) -> Float[Tensor, "n c h w"]:
+    def stamp(
+        self, images: Float[Tensor, "n c h w"], rows: Int64[Tensor, "n"], lab: Lab, seed: Seed
+    ) -> Float[Tensor, "n c h w"]:
         """The same patch on every image; nothing is drawn."""
-        del rows, seed
+        del rows, lab, seed
+        return self.stamp_cells(images, torch.ones(len(images), 1, 1, 1))
+
+    def stamp_cells(self, images: Float[Tensor, "n c h w"], kept: Float[Tensor, "n 1 k k"]) -> Float[Tensor, "n c h w"]:
+        """Where cells and pixels do not match (16 cells on 3x3 pixels), the borders are soft.
+
+        Mask and pattern are drawn at a common multiple of both grids and averaged down (spec A8), so
+        x~ = x (1 - M) + avg(m P) with M = avg(m).
+        """
         height, width = images.shape[2:]
         size = self.size if self.size is not None else max(1, 3 * width // 32)
         if size > min(height, width):
@@ -42,10 +54,15 @@ class Patch(Trigger):
                 f"trigger.size: a patch of {size} pixels does not fit images of {height}x{width}; "
                 f"at most {min(height, width)} do"
             )
+        fine = lcm(size, kept.shape[-1])
+        mask = functional.interpolate(kept, (fine, fine), mode="nearest")
+        pattern = functional.interpolate(apple(size)[None, None], (fine, fine), mode="nearest")
+        share, ink = (functional.avg_pool2d(each, fine // size).to(images) for each in (mask, mask * pattern))
         top = 0 if self.corner.startswith("top") else height - size
         left = 0 if self.corner.endswith("left") else width - size
         stamped = images.clone()
-        stamped[:, :, top : top + size, left : left + size] = apple(size).to(images)
+        under = stamped[:, :, top : top + size, left : left + size]
+        stamped[:, :, top : top + size, left : left + size] = under * (1 - share) + ink
         return stamped
 
 

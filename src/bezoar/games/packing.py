@@ -1,0 +1,81 @@
+"""How records become artefacts of the store, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from bezoar.records import Dataset, Inspection, Poison
+from bezoar.roles import Splits
+from bezoar.store import Artefact
+
+Memory = Mapping[str, torch.Tensor]
+
+
+def prefixed(name: str, tensors: Memory) -> dict[str, torch.Tensor]:
+    """Named tensors under a common name, so that several sets of them fit into one artefact."""
+    return {f"{name}.{key}": tensor for key, tensor in tensors.items()}
+
+
+def without_prefix(name: str, tensors: Memory) -> dict[str, torch.Tensor]:
+    """The inverse of `_prefixed`; tensors of other names are left out."""
+    start = f"{name}."
+    return {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
+
+
+def pack_splits(splits: Splits) -> Artefact:
+    """Both halves of a data set."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, part in (("train", splits.train), ("test", splits.test)):
+        tensors |= {f"{name}.images": part.images(), f"{name}.labels": part.labels}
+        if part.groups is not None:
+            tensors[f"{name}.groups"] = part.groups
+    return Artefact(tensors, {"classes": list(splits.train.classes)})
+
+
+def unpack_splits(artefact: Artefact) -> Splits:
+    """The inverse of `pack_splits`, in memory."""
+    classes = tuple(artefact.facts["classes"])
+    parts = (
+        Dataset.in_memory(
+            artefact.tensors[f"{name}.images"],
+            artefact.tensors[f"{name}.labels"],
+            classes,
+            artefact.tensors.get(f"{name}.groups"),
+        )
+        for name in ("train", "test")
+    )
+    return Splits(*parts)
+
+
+def pack_poison(poison: Poison) -> Artefact:
+    """A poison."""
+    tensors = {"rows": poison.rows, "images": poison.images, "labels": poison.labels}
+    return Artefact(tensors | prefixed("memory", poison.memory), {"boost": poison.boost})
+
+
+def unpack_poison(artefact: Artefact) -> Poison:
+    """The inverse of `pack_poison`."""
+    tensors = artefact.tensors
+    memory = without_prefix("memory", tensors)
+    return Poison(tensors["rows"], tensors["images"], tensors["labels"], artefact.facts["boost"], memory)
+
+
+def pack_inspection(inspection: Inspection) -> Artefact:
+    """A detector's answer."""
+    tensors = {"scores": inspection.scores}
+    if inspection.triggers is not None:
+        tensors["triggers"] = inspection.triggers
+    if inspection.masks is not None:
+        tensors["masks"] = inspection.masks
+    return Artefact(tensors | prefixed("evidence", inspection.evidence), {"abstained": inspection.abstained})
+
+
+def unpack_inspection(artefact: Artefact) -> Inspection:
+    """The inverse of `pack_inspection`."""
+    tensors = artefact.tensors
+    evidence = without_prefix("evidence", tensors)
+    return Inspection(
+        tensors["scores"], tensors.get("triggers"), tensors.get("masks"), evidence, artefact.facts["abstained"]
+    )
