@@ -25,6 +25,7 @@ docs: .venv/dev  ## the pages that are made from the registry and from results/
 	$(BIN)/python docs/catalogue.py
 	$(BIN)/python docs/results.py
 	$(BIN)/python docs/pictures.py
+	$(BIN)/python docs/gallery.py
 
 bench: .venv/dev  ## speed, as ratios of two things in one run; see benchmarks/README.md
 	$(BIN)/python benchmarks/run.py

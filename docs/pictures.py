@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bezoar.games.referee import Referee
+from bezoar.report.canvas import save_figure
 from bezoar.report.tiles import pictures
 from bezoar.roles import DataPoisoning
 from bezoar.seed import Seed
@@ -24,8 +25,7 @@ def main() -> None:
     labels = zip(clean.labels.tolist(), poison.labels.tolist(), strict=False)
     titles = [f"{clean.classes[true]} as {clean.classes[false]}" for true, false in labels]
     figure = pictures(clean.images(), poison.images[:8], titles)
-    TARGET.parent.mkdir(exist_ok=True)
-    figure.savefig(TARGET, dpi=130, metadata={"Software": None})
+    save_figure(figure, TARGET)
     print(f"wrote {TARGET}")
 
 

@@ -183,23 +183,33 @@ class Store:
                     shutil.rmtree(entry, ignore_errors=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that it is there as a whole or not at all.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file (text as UTF-8) so that it is there as a whole or not at all.
 
     Raises:
         StoreError: it cannot be written; an old file is left as it was.
     """
+    put_whole(path, lambda scratch: scratch.write_bytes(content.encode() if isinstance(content, str) else content))
+
+
+def put_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file or a folder beside its place, and move it there when it is complete.
+
+    Raises:
+        StoreError: it cannot be written; what was there is left as it was.
+    """
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(text, encoding="utf-8")
+        write(scratch)
         scratch.replace(path)
-    except OSError as error:
-        with suppress(OSError):  # the folder itself may be what is wrong
-            scratch.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
         raise StoreError(
-            f"cannot write {path}: {error.strerror or error}; free some space or name another folder"
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}; free some space or name another folder"
         ) from None
+    finally:
+        with suppress(OSError):  # the folder itself may be what is wrong
+            shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink(missing_ok=True)
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

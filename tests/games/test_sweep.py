@@ -137,7 +137,7 @@ def test_a_full_disk_leaves_the_old_rows(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StoreError, match="No space left"):
         Results(path).add({"address": "b"})
     monkeypatch.undo()

@@ -256,7 +256,7 @@ def test_a_full_disk_leaves_the_old_page_and_no_scratch(tmp_path: Path, monkeypa
         self.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StoreError, match=r"page\.html: No space left on device; free some space"):
         write_page(path, title="t", verdict="v", tone="good", sections=[], provenance={})
     monkeypatch.undo()

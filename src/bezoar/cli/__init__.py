@@ -7,6 +7,7 @@ are imported when it runs.
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +42,14 @@ app = typer.Typer(
     Begin with 'bezoar demo': it poisons, detects and repairs a classifier before your eyes.
     """,
 )
+
+
+class Layout(StrEnum):
+    """How a whole poisoned data set is written."""
+
+    folder = "folder"
+    parquet = "parquet"
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for result.json, report.html and the artefacts.")]
@@ -222,6 +231,41 @@ def sweep(
     )
 
 
+@app.command()
+def poison(
+    dataset: Annotated[str, typer.Argument(help="A registered data set, e.g. cifar10, or a folder of images.")],
+    attack: Annotated[str, typer.Option("--attack", help="Which attack; see 'bezoar list attacks'.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for what the attack makes.")],
+    changes: Changes = None,
+    as_: Annotated[
+        Layout | None, typer.Option("--as", help="Write the whole poisoned data set as well, with a manifest.")
+    ] = None,
+    seed: SeedNumber = 0,
+    data: Data = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Poison a data set of your own and write the overlay, to see whether a training or a defence withstands it.
+
+    An attack on the training code writes the poisoned model instead.
+
+    Example: bezoar poison cifar10 --attack wanet --out wanet attack.poisons=500 --as parquet
+    """
+    from bezoar.cli import poisoning  # noqa: PLC0415
+
+    poisoning.poison(
+        dataset,
+        attack,
+        changes or [],
+        out=out,
+        layout=None if as_ is None else as_.value,
+        seed=seed,
+        data=data or [],
+        device=device,
+        as_json=json,
+    )
+
+
 @app.command("list")
 def list_(
     family: Annotated[str | None, typer.Argument(help="attacks, repairers, detectors, ...; all by default.")] = None,
@@ -239,15 +283,19 @@ def list_(
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A registered name, e.g. badnets.")],
+    image: Annotated[
+        Path | None, typer.Option(help="Draw what an attack or trigger does into this .png, .svg or .pdf.")
+    ] = None,
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Explain one method: what it does, its paper, its settings and their defaults.
+    """Explain one method: what it does, its paper, its settings and their defaults; or draw it.
 
-    Example: bezoar show pivotal_tuning
+    Example: bezoar show wanet --image wanet.png
     """
     from bezoar.cli import research  # noqa: PLC0415
 
-    research.show(name, as_json=json)
+    research.show(name, image=image, device=device, as_json=json)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typing import Any, cast
 from pydantic_core import PydanticUndefined
 
 from bezoar.cli.console import find_component, make_referee, print_json, print_table, stdout, write_json
+from bezoar.cli.poisoning import draw
 from bezoar.component import Component, families, members
 from bezoar.errors import SettingError, known
 from bezoar.games.repairing import Point
@@ -142,9 +143,12 @@ def _find(name: str) -> type[Component]:
     return find_component(everywhere[name].family, name)
 
 
-def show(name: str, *, as_json: bool) -> None:
-    """One method in full."""
+def show(name: str, *, image: Path | None, device: str, as_json: bool) -> None:
+    """One method in full, or drawn."""
     cls = _find(name)
+    if image is not None:
+        draw(name, cls.family, image, device)
+        return
     settings = [
         {"setting": field, "type": _type_text(cls, field), "default": _default(cls, field)}
         for field in cls.model_fields

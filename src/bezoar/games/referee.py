@@ -34,6 +34,7 @@ from bezoar.roles import (
     Detector,
     Splits,
     Trainer,
+    Trigger,
 )
 from bezoar.seed import Seed
 from bezoar.store import Artefact, Stage, Store
@@ -130,7 +131,7 @@ class Referee:
 
     def collect(self, data: Made[Splits], attack: DataPoisoning, seed: Seed) -> Made[Poison]:
         """What the attacker changes in the training data."""
-        lab = self._attackers_lab(data, attack, seed)
+        lab = self.attackers_lab(data, attack, seed)
         stage = Stage("collect", {"attack": attack.identity()}, str(seed / "collect"), _inputs(data, lab))
 
         def compute() -> Artefact:
@@ -142,7 +143,7 @@ class Referee:
         self, data: Made[Splits], attack: CodePoisoning, recipe: Recipe, seed: Seed
     ) -> tuple[Made[Classifier], Memory]:
         """The model that a code poisoner trains in the victim's place, and what it remembers."""
-        lab = self._attackers_lab(data, attack, seed)
+        lab = self.attackers_lab(data, attack, seed)
         settings = {"attack": attack.identity(), **recipe.identity()}
         stage = Stage("supply", settings, str(seed / "supply"), _inputs(data, lab))
 
@@ -156,12 +157,12 @@ class Referee:
 
     def probe(self, data: Made[Splits], attack: Attack, memory: Memory, seed: Seed) -> Probe:
         """The attacked test images; cheap to make, so not kept."""
-        lab = self._attackers_lab(data, attack, seed).value
+        lab = self.attackers_lab(data, attack, seed).value
         return attack.probe(data.value.test, memory, lab, seed / "probe")
 
-    def _attackers_lab(self, data: Made[Splits], attack: Attack, seed: Seed) -> Made[Lab]:
+    def attackers_lab(self, data: Made[Splits], attacker: Attack | Trigger, seed: Seed) -> Made[Lab]:
         """The lab of an attacker: with the surrogate that it asked for, and an address that stands for that."""
-        wanted = attack.wanted_model
+        wanted = attacker.wanted_model
         if wanted is None:
             return Made(self.lab, "")
         if self.lab.architecture is None or self.lab.trainer is None:

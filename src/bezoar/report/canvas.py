@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+from pathlib import Path
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+
+from bezoar.errors import SettingError
+from bezoar.store import write_whole
 
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#B5579A", "#56B4E9"
 INK, MUTED, FAINT = "#22272e", "#667080", "#d9dee5"
@@ -68,3 +74,30 @@ def widen(axes: Axes, least: float) -> None:
     low, high = axes.get_ylim()
     gap = max(0.0, least - (high - low))
     axes.set_ylim(low - 0.7 * gap - 0.08 * (high - low), min(1.005, high + 0.3 * gap))
+
+
+_METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+
+
+def picture_kind(path: Path) -> str:
+    """The format that a file's name asks for.
+
+    Raises:
+        SettingError: it does not end in .png, .svg or .pdf.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in _METADATA:
+        raise SettingError(f"{path}: pictures are written as .png, .svg or .pdf; name such a file")
+    return kind
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure in the format that its name asks for; the same figure gives the same bytes.
+
+    Raises:
+        SettingError: the name asks for no known format.
+        StoreError: the file cannot be written.
+    """
+    kind, file = picture_kind(path), BytesIO()
+    figure.savefig(file, format=kind, dpi=130, metadata=_METADATA[kind])
+    write_whole(path, file.getvalue())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -68,17 +68,25 @@ def pictures(
     """
     if clean.shape != poisoned.shape or not len(clean):
         raise DataError(f"pictures of shapes {tuple(clean.shape)} and {tuple(poisoned.shape)} cannot be compared")
-    before, after = as_float(clean[:ACROSS]), as_float(poisoned[:ACROSS])
-    difference = after - before
-    largest = float(difference.abs().max())
+    return picture_lines({names[0]: clean, names[1]: poisoned}, titles)
+
+
+def picture_lines(lines: Mapping[str, UInt8[Tensor, "n c h w"]], titles: Sequence[str] = ()) -> Figure:
+    """The same images in several states, one line each, and the difference between the first line and the last.
+
+    The difference is amplified so that its largest value is full scale; grey is no change.
+
+    Args:
+        lines: name of each line -> images; at most the first ten are drawn.
+        titles: one per image, or none.
+    """
+    shown = {name: as_float(images[:ACROSS]) for name, images in lines.items()}
+    first, *_, last = shown.values()
+    largest = float((last - first).abs().max())
     gain = 1 / largest if largest else 1.0
-    lines = (
-        (names[0], before),
-        (names[1], after),
-        (f"difference\n\N{MULTIPLICATION SIGN} {gain:.3g}", 0.5 + difference * gain / 2),
-    )
-    figure, cells = _grid(3, max(len(before), 5), 0.35 if titles else 0.1)
-    for row, (name, images) in enumerate(lines):
+    shown[f"difference\n\N{MULTIPLICATION SIGN} {gain:.3g}"] = 0.5 + (last - first) * gain / 2
+    figure, cells = _grid(len(shown), max(len(first), 5), 0.35 if titles else 0.1)
+    for row, (name, images) in enumerate(shown.items()):
         for column, axes in enumerate(cells[row]):
             if column >= len(images):
                 axes.set_axis_off()
