@@ -6,6 +6,7 @@ import csv
 import io
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -85,7 +86,6 @@ def _parts(poison: Poison) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def test_hugging_face_reads_the_parquet(tmp_path: Path):
-    datasets = pytest.importorskip("datasets")
     clean, poison = toy.dataset(), poisoned(3)
     write_dataset(clean, poison, tmp_path, "parquet")
     file = str(tmp_path / "train-00000-of-00001.parquet")
