@@ -1,5 +1,5 @@
 """``python -m bezoar`` is the command line."""
 
-from bezoar.cli import app
+from bezoar.cli import main
 
-app(prog_name="bezoar")
+main()

@@ -198,8 +198,9 @@ def _explain(error: ValidationError) -> str:
         where = ".".join(str(part) for part in detail["loc"])
         if detail["type"] == "missing":
             lines.append(f"{where}: this setting is needed and has no default")
-        elif detail["type"] == "component":
-            lines.append(f"{where}: {detail['msg']}" if where else detail["msg"])
+        elif detail["type"] in ("component", "value_error"):  # a message of bezoar's own, as it stands
+            text = str(detail.get("ctx", {}).get("error", detail["msg"]))
+            lines.append(f"{where}: {text}" if where else text)
         else:
             lines.append(f"{where}: {detail['msg'][:1].lower()}{detail['msg'][1:]}, but it is {detail['input']!r}")
     return "\n".join(dict.fromkeys(lines))

@@ -37,7 +37,7 @@ def referee(home: Path) -> Referee:
 @pytest.fixture(scope="session")
 def robustness() -> Robustness:
     """A small robustness game."""
-    return build(Robustness, {**WORLD, "repairer": UNLEARNING, "every": 4})
+    return build(Robustness, {**WORLD, "repairer": UNLEARNING, "every": 4, "folds": 2})
 
 
 @pytest.fixture(scope="session")

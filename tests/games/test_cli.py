@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
-from world import UNLEARNING, WORLD
+from world import ROBUSTNESS, UNLEARNING
 
 from bezoar.cli import app, demonstration
 from bezoar.cli.demonstration import write_images
@@ -82,7 +82,7 @@ def test_repair_writes_another_model_that_loads(bezoar: Any, owned: Path, tmp_pa
 
 def test_run_prints_one_json_document(bezoar: Any, tmp_path: Path, played: dict[str, Any]) -> None:
     path = tmp_path / "game.yaml"
-    path.write_text(yaml.safe_dump({**WORLD, "game": "robustness", "repairer": UNLEARNING, "every": 4}))
+    path.write_text(yaml.safe_dump(ROBUSTNESS))
     answer = bezoar("run", path, "--json", "--out", tmp_path / "out")
     assert json.loads(answer.stdout)["result"] == played
     assert (tmp_path / "out" / "report.html").is_file()
@@ -90,7 +90,7 @@ def test_run_prints_one_json_document(bezoar: Any, tmp_path: Path, played: dict[
 
 def test_run_prints_the_repair_curve_in_a_narrow_terminal(bezoar: Any, tmp_path: Path, played: dict[str, Any]) -> None:
     path = tmp_path / "game.yaml"
-    path.write_text(yaml.safe_dump({**WORLD, "game": "robustness", "repairer": UNLEARNING, "every": 4}))
+    path.write_text(yaml.safe_dump(ROBUSTNESS))
     answer = bezoar("run", path)
     assert "repair curve" in answer.stdout
     assert max(len(line) for line in answer.stdout.splitlines()) <= 80

@@ -102,6 +102,27 @@ def test_a_poison_larger_than_the_eligible_images_is_refused_before_training(ref
         game.play(referee)
 
 
+def test_more_folds_than_trusted_images_are_refused_before_anything_is_played() -> None:
+    with pytest.raises(SettingError, match=r"^folds: 5 folds need as many trusted images, and there are 4$"):
+        build(Robustness, {**WORLD, "repairer": UNLEARNING, "trusted": 4})
+
+
+def test_without_a_repairer_the_game_ends_before_the_repair(
+    referee: Referee, robustness: Robustness, played: dict[str, Any]
+) -> None:
+    undefended = robustness.replace(repairer=None).play(referee)
+    assert undefended == {name: played[name] for name in ("suspect", "twin")}
+
+
+def test_a_code_poisoning_plays_like_any_other_attack(referee: Referee, robustness: Robustness) -> None:
+    """Its twin is the same as for a data poisoning, and its backdoor takes."""
+    attack = {"kind": "parameter_controlled", "fraction": 0.3, "target": 3, "trigger": "patch"}
+    game = build(Robustness, {**robustness.describe(), "attack": attack, "repairer": None})
+    result = game.play(referee)
+    assert result["twin"]["clean_accuracy"] == robustness.replace(repairer=None).play(referee)["twin"]["clean_accuracy"]
+    assert result["suspect"]["attack_success"]["value"] > result["twin"]["attack_success"]["value"] + 0.5
+
+
 def test_a_target_that_is_no_class_is_refused(referee: Referee) -> None:
     game = build(Robustness, {**WORLD, "attack": {"kind": "badnets", "target": 10}, "repairer": UNLEARNING})
     with pytest.raises(SettingError, match=r"attack\.target: there is no class 10"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from world import CLEANSE, UNLEARNING, WORLD
+from world import CLEANSE, ROBUSTNESS, UNLEARNING, WORLD
 
 from bezoar.component import build
 from bezoar.errors import SettingError, StoreError
@@ -24,8 +24,7 @@ def write(path: Path, content: Any) -> Path:
 
 @pytest.fixture
 def grid_file(tmp_path: Path) -> Path:
-    settings = {**WORLD, "game": "robustness", "repairer": UNLEARNING, "every": 4}
-    return write(tmp_path / "grid.yaml", {**settings, "grid": {"seed": [7], "repairer.steps": [4, 8]}})
+    return write(tmp_path / "grid.yaml", {**ROBUSTNESS, "grid": {"seed": [7], "repairer.steps": [4, 8]}})
 
 
 def test_a_grid_is_the_product_of_its_lists(tmp_path: Path) -> None:

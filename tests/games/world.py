@@ -21,3 +21,5 @@ WORLD: dict[str, Any] = {
 }
 CLEANSE = {"kind": "neural_cleanse", "steps": 40, "batch_size": 8, "cost": 0.01}
 UNLEARNING = {"kind": "unlearning", "steps": 12, "lr": 0.02, "batch_size": 32, "detector": CLEANSE}
+ROBUSTNESS = {**WORLD, "game": "robustness", "repairer": UNLEARNING, "every": 4, "folds": 2}
+"""The settings file of the robustness game that the session plays once."""

@@ -294,7 +294,7 @@ def test_a_repair_that_kept_nothing_is_no_success(tmp_path: Path) -> None:
         )
         pages.append(path.read_text())
     none, kept = pages
-    assert "No repaired model was acceptable" in none
+    assert "No step of the repair was acceptable" in none
     assert 'class="verdict open"' in none
-    assert "the model after step 10 was kept" in kept
+    assert "Repaired, with 10 steps" in kept
     assert "costs 30.0 points" in kept

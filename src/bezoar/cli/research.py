@@ -85,7 +85,7 @@ def _print_row(row: dict[str, Any]) -> None:
         stdout.print(f"{title}: {row['error']}", highlight=False)
         return
     result = row["result"]
-    if "curve" in result:
+    if "suspect" in result:
         _print_robustness(title, result)
     else:
         names = {"auc": "ROC AUC", "right_class": "right class named", "above_twin": "above its twin"}
@@ -99,10 +99,12 @@ def _print_robustness(title: str, result: dict[str, Any]) -> None:
         [name, "", *(str(Estimate.from_json(result[name][column])) for column in columns)]
         for name in ("suspect", "twin")
     ]
-    for name, reading in result["repaired"].items():
+    for name, reading in result.get("repaired", {}).items():
         point = Point.from_json(reading)
         rows.append([f"repaired, {name}", str(point.step), str(point.clean_accuracy), str(point.attack_success)])
     print_table(title, ["model", "step", "clean accuracy", "attack success"], rows)
+    if "curve" not in result:
+        return
     curve = [Point.from_json(point) for point in result["curve"]]
     rows = [[str(point.step), str(point.clean_accuracy), str(point.attack_success)] for point in curve]
     print_table("repair curve", ["step", "clean accuracy", "attack success"], rows)

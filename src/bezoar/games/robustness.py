@@ -25,10 +25,11 @@ class Robustness(Game):
     the lowest attack success of all points within the budget, which takes knowledge that no defender
     has. ``final`` is the last point within the budget. ``blind`` stops where a cross-validation on
     the trusted images alone says so; it takes a further repair for each of ``folds``. `success` is
-    Succ = clean accuracy - attack success of each reading.
+    Succ = clean accuracy - attack success of each reading. Without a repairer the game ends before the
+    repair: what the attack does to an undefended model, and to its clean twin.
     """
 
-    repairer: Repairer
+    repairer: Repairer | None = None
     budget: Annotated[float, Field(ge=0, le=1)] = 0.02
     every: Annotated[int, Field(ge=1)] = 50
     folds: Annotated[int, Field(ge=2)] = 5
@@ -47,18 +48,19 @@ class Robustness(Game):
         data = deal.data
         attacked = referee.attacked(data, self.attack, self.recipe, seed)
         twin = referee.train(data, None, self.recipe, seed)
-        repaired = self._repair(referee, deal, attacked, seed)
-        return {
+        before = {
             "suspect": _reading(attacked.model.value, data.value, attacked.probe),
             "twin": _reading(twin.value, data.value, attacked.probe),
-            **repaired,
         }
+        return before if self.repairer is None else before | self._repair(self.repairer, referee, deal, attacked, seed)
 
-    def _repair(self, referee: Referee, deal: Deal, attacked: Attacked, seed: Seed) -> dict[str, Any]:
+    def _repair(
+        self, repairer: Repairer, referee: Referee, deal: Deal, attacked: Attacked, seed: Seed
+    ) -> dict[str, Any]:
         """The repair on all trusted images and one for each fold, as one stage."""
         stream, suspect = seed / "repair", attacked.model
         trusted, test = deal.trusted.value, deal.data.value.test
-        repairer, every, lab = self.repairer, self.every, referee.lab
+        every, lab = self.every, referee.lab
 
         def compute() -> dict[str, Any]:
             look = looker(suspect.value, test, attacked.probe)

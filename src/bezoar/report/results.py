@@ -16,9 +16,10 @@ from bezoar.games.repairing import Point
 from bezoar.measure.estimates import mean, proportion
 from bezoar.owner import ALPHA
 from bezoar.records import Estimate
+from bezoar.report.doses import Dose, dose_curves, doses, share
 from bezoar.report.figures import Dot, repair_curves, score_strips, trade_off
 from bezoar.report.groups import READINGS, Group, Robust, Row, flat, group, over_seeds, unreadable
-from bezoar.report.page import MINUS, Cell, Percent, Picture, Section, Table, number, write_page
+from bezoar.report.page import MINUS, Cell, Percent, Picture, Section, Table, number, percent, write_page
 from bezoar.report.words import glossary, intervals
 from bezoar.store import write_whole
 
@@ -40,7 +41,14 @@ def results_page(path: Path, rows: Sequence[Row]) -> None:
             played.setdefault(_game(row), []).append(row)
     robust, detected = played.pop("robustness", []), played.pop("detectability", [])
     others = [row for few in played.values() for row in few]
-    sections = [*_robustness(robust), *_detectability(detected), *_rest(failed, others)]
+    repaired = [row for row in robust if row["game"].get("repairer") is not None]
+    undefended = [row for row in robust if row["game"].get("repairer") is None]
+    sections = [
+        *_attacks(undefended),
+        *_robustness(repaired),
+        *_detectability(detected),
+        *_rest(failed, others),
+    ]
     if robust or detected:
         sections += [_settings(rows), glossary(), intervals()]
     counts = {"robustness": len(robust), "detectability": len(detected), "other": len(others), "failed": len(failed)}
@@ -72,6 +80,36 @@ def _game(row: Row) -> str:
         return str(row["game"]["kind"]).split("@")[0]
     except (KeyError, TypeError) as error:
         raise unreadable(row, error) from None
+
+
+def _attacks(rows: Sequence[Row]) -> list[Section]:
+    """Games without a repairer: what attacks do to undefended models, data set by data set."""
+    sections: list[Section] = []
+    for data in dict.fromkeys(str(row["game"]["data"]["kind"]).split("@")[0] for row in rows):
+        found = doses([row for row in rows if str(row["game"]["data"]["kind"]).split("@")[0] == data])
+        lines: list[list[Cell]] = [
+            [dose.attack, f"{dose.amount:g} {dose.unit}", len(dose.success), *map(_seeds, _columns(dose))]
+            for dose in found
+        ]
+        columns = ("attack", "strength", "seeds", "attack success", "natural success", "clean accuracy", "twin's")
+        sections.append(
+            Section(
+                f"Attacks on undefended models: {data}",
+                "How much poison an attack needs. Natural success is that of the same trigger on the clean twin.",
+                Table(columns, lines),
+                [Picture(dose_curves(found), "Shaded: 95 % interval of the mean over seeds.")],
+            )
+        )
+    return sections
+
+
+def _columns(dose: Dose) -> tuple[list[float], ...]:
+    return dose.success, dose.natural, dose.clean, dose.twin
+
+
+def _seeds(values: Sequence[float]) -> Cell:
+    """A mean over seeds, or with one or two the values themselves, which say more."""
+    return Percent(share(values)) if len(values) > 2 else " and ".join(percent(value) for value in values)
 
 
 def _robustness(rows: Sequence[Row]) -> list[Section]:
