@@ -10,16 +10,20 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 from typer.testing import CliRunner, Result
 from world import ROBUSTNESS, UNLEARNING
 
+from bezoar import __version__
 from bezoar.cli import app, demonstration
 from bezoar.cli.demonstration import write_images
 from bezoar.component import build
+from bezoar.data.export import read_overlay
+from bezoar.data.folder import read_folder
 from bezoar.games.referee import Referee
 from bezoar.games.robustness import Robustness
 from bezoar.models.files import load_model, save_model
-from bezoar.roles import Detector
+from bezoar.roles import DataSource, Detector
 from bezoar.seed import Seed
 
 
@@ -46,6 +50,11 @@ def owned(robustness: Robustness, referee: Referee, tmp_path_factory: pytest.Tem
         save_model(model, folder / name, architecture=robustness.architecture, shape=(3, 32, 32), provenance={})
     write_images(referee.deal(data, 120, "train", Seed(7)).trusted.value, folder / "trusted")
     return folder
+
+
+def test_the_version_is_printed_without_a_command(bezoar: Any) -> None:
+    answer = bezoar("--version")
+    assert (answer.exit_code, answer.stdout) == (0, f"bezoar {__version__}\n")
 
 
 AUDIT = ("steps=60", "batch_size=16")
@@ -189,3 +198,71 @@ def test_the_demo_tells_its_story_in_one_document(bezoar: Any, tmp_path: Path, m
     assert "<html" in page
     assert load_model(tmp_path / "suspect").shape == (3, 32, 32)
     assert len(list((tmp_path / "trusted").glob("*/*.png"))) == 100
+
+
+def test_poison_writes_an_overlay_and_the_data_set_that_the_victim_would_collect(bezoar: Any, tmp_path: Path) -> None:
+    sizes = ("data.train=60", "data.test=40", "attack.poisons=3")
+    answer = bezoar(
+        "poison", "digits_in_the_wild", "--attack", "wanet", "--out", tmp_path, "--as", "folder", "--json", *sizes
+    )
+    document = json.loads(answer.stdout)
+    assert (document["poisons"], document["items"], document["attack"]["kind"]) == (3, 60, "wanet")
+    poison = read_overlay(tmp_path)
+    clean = build(DataSource, {"kind": "digits_in_the_wild", "train": 60, "test": 40}).load(()).train
+    victim = poison.apply(clean)
+    found = read_folder(tmp_path / "train", 32, clean.classes)
+    assert sorted(map(bytes, found.images().flatten(1).numpy())) == sorted(
+        map(bytes, victim.images().flatten(1).numpy())
+    )
+
+
+def test_poisoned_code_gives_a_model_that_can_be_audited(bezoar: Any, tmp_path: Path) -> None:
+    small = ("data.train=60", "data.test=40", "architecture.stages=1", "trainer.epochs=1", "attack.trigger=patch")
+    answer = bezoar("poison", "digits_in_the_wild", "--attack", "parameter_controlled", "--out", tmp_path, *small)
+    assert answer.exit_code == 0, answer.output
+    loaded = load_model(tmp_path / "model")
+    assert loaded.provenance["attack"]["kind"] == "parameter_controlled"
+    refused = bezoar(
+        "poison", "digits_in_the_wild", "--attack", "parameter_controlled", "--out", tmp_path, "--as", "folder", *small
+    )
+    assert refused.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("poison", "nowhere", "--attack", "badnets"), "DATASET: 'nowhere' is neither a folder of images nor"),
+        (("poison", "digits_in_the_wild", "--attack", "badnet"), "unknown name 'badnet' among the attacks"),
+        (
+            ("poison", "digits_in_the_wild", "--attack", "badnets", "attack.poisons=9999"),
+            "attack.poisons: 9999 is more",
+        ),
+        (("poison", "digits_in_the_wild", "--attack", "refool", "attack.poisons=700"), "attack.poisons: 700 is more"),
+        (
+            ("poison", "digits_in_the_wild", "--attack", "badnets", "attack.trigger.size=40"),
+            "trigger.size: a patch of 40 pixels does not fit images of 32x32",
+        ),
+        (
+            ("poison", "digits_in_the_wild", "--attack", "adaptive_blend", "attack.cells=5"),
+            "attack.cells: images of 32x32",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_poisoning_that_cannot_be_is_refused_in_one_line(
+    bezoar: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    answer = bezoar(*words, "--out", tmp_path / "out")
+    assert answer.exit_code == 2
+    assert message in capfd.readouterr().err + answer.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_show_draws_what_an_attack_does(bezoar: Any, tmp_path: Path) -> None:
+    for name in ("adaptive_patch", "warp"):
+        answer = bezoar("show", name, "--image", tmp_path / f"{name}.png")
+        assert answer.exit_code == 0, answer.output
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.size[0] > 800
+    assert bezoar("show", "warp", "--image", tmp_path / "warp.bmp").exit_code == 2
+    assert bezoar("show", "sgd", "--image", tmp_path / "sgd.png").exit_code == 2

@@ -74,16 +74,23 @@ Numbers = Annotated[str | None, typer.Option(help="One number per channel, e.g. 
 Size = Annotated[int | None, typer.Option(min=8, help="Side of the images the network takes; its own by default.")]
 
 
-@app.callback()
-def version_or_command(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
-) -> None:
-    """Find, measure and undo data poisoning of image classifiers."""
-    if version:
+def _print_version(asked: bool) -> bool:
+    if asked:
         import bezoar  # noqa: PLC0415
 
         sys.stdout.write(f"bezoar {bezoar.__version__}\n")
         raise typer.Exit
+    return asked
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Find, measure and undo data poisoning of image classifiers."""
+    del version
 
 
 @app.command()
