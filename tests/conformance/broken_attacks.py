@@ -2,6 +2,7 @@
 # ruff: noqa: ARG002 - the signature is the role's
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -111,7 +112,7 @@ class OverBudget(BadNets):
     def poison(self, clean: Dataset, lab: Lab, seed: Seed) -> Poison:
         made = super().poison(clean, lab, seed)
         twice = torch.cat([made.rows[:1], made.rows[:-1]])
-        return Poison(twice, made.images, made.labels)
+        return replace(made, rows=twice)
 
 
 class TakesTheTargetClass(BadNets):
@@ -120,7 +121,7 @@ class TakesTheTargetClass(BadNets):
     def poison(self, clean: Dataset, lab: Lab, seed: Seed) -> Poison:
         made = super().poison(clean, lab, seed)
         own = (clean.labels == self.target).nonzero()[:1, 0]
-        return Poison(torch.cat([own, made.rows[1:]]), made.images, made.labels)
+        return replace(made, rows=torch.cat([own, made.rows[1:]]))
 
 
 class TakesWhatThereIs(BadNets):

@@ -173,19 +173,24 @@ def test_help_imports_no_torch() -> None:
 SMALL = [
     "data.train=1700",
     "data.test=300",
-    "architecture.width=8",
     "architecture.stages=2",
     "trainer.epochs=3",
     "trainer.batch_size=64",
     "trusted=100",
 ]
-REPAIR = ["every=10", "repairer.steps=20", "repairer.batch_size=32"]
+REPAIR = ["every=10", "folds=2", "repairer.steps=20", "repairer.batch_size=32"]
 
 
 def test_the_demo_tells_its_story_in_one_document(bezoar: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The keys that scripts rely on; what the numbers must be is proved in results/demo."""
     monkeypatch.setattr(
-        demonstration, "QUICK", {"detection": SMALL, "unlearning": SMALL + REPAIR, "pivotal_tuning": SMALL + REPAIR}
+        demonstration,
+        "QUICK",
+        {
+            "detection": [*SMALL, "detector.steps=20"],
+            "unlearning": [*SMALL, *REPAIR, "repairer.detector.steps=20"],
+            "pivotal_tuning": SMALL + REPAIR,
+        },
     )
     answer = bezoar("demo", "--quick", "--json", "--out", tmp_path, "--seed", "3")
     document = json.loads(answer.stdout)

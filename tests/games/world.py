@@ -6,13 +6,13 @@ from typing import Any
 
 WORLD: dict[str, Any] = {
     "data": {"kind": "digits_in_the_wild", "train": 1600, "test": 300},
-    "attack": {"kind": "badnets", "poisons": 200, "target": 3},
-    "architecture": {"kind": "small_resnet", "width": 8},
+    "attack": {"kind": "badnets", "poisons": 100, "target": 3},
+    "architecture": {"kind": "small_resnet", "stages": 3},
     "trainer": {
         "kind": "sgd",
-        "epochs": 3,
-        "batch_size": 64,
-        "lr": 0.2,
+        "epochs": 5,
+        "batch_size": 16,
+        "lr": 0.05,
         "schedule": "one_cycle",
         "augmentation": "none",
     },

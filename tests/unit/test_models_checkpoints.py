@@ -22,7 +22,7 @@ from bezoar.seed import Seed
 
 CLASSES = ("ant", "bee", "cow")
 SHAPE = (3, 16, 16)
-SMALL = SmallResNet(width=8, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+SMALL = SmallResNet(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 
 
 @pytest.fixture
@@ -208,12 +208,12 @@ def test_another_architecture_is_refused_by_the_keys_that_differ(model: Classifi
     del weights["linear.bias"]
     save_file(weights, path)
     with pytest.raises(ModelFileError) as caught:
-        load_model(path, architecture=SmallResNet(width=12), classes=CLASSES, shape=SHAPE)
+        load_model(path, architecture=SmallResNet(width=20), classes=CLASSES, shape=SHAPE)
     message = str(caught.value)
-    assert "not the weights of small_resnet(width=12) with 3 classes" in message
+    assert "not the weights of small_resnet(width=20) with 3 classes" in message
     assert "missing: linear.bias" in message
     assert "unexpected: extra.bias" in message
-    assert "blocks.0.0.0.weight is 4x3x3x3 in the file and 8x3x3x3 in the network" in message
+    assert "blocks.0.0.0.weight is 16x3x3x3 in the file and 20x3x3x3 in the network" in message
     assert len(message) < 800
 
 

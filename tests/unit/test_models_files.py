@@ -21,7 +21,7 @@ from bezoar.seed import Seed
 
 CLASSES = ("ant", "bee", "cow")
 SHAPE = (3, 16, 16)
-SMALL = SmallResNet(width=8, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+SMALL = SmallResNet(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 
 
 @pytest.fixture
@@ -174,8 +174,8 @@ def _truncate(name: str) -> Callable[[Path], None]:
         (_edit(classes="abc"), "'classes' is missing"),
         (_edit(shape=[3, 16]), r"'shape' is \[3, 16\]"),
         (_edit(architecture={"kind": "small_resnot"}), "did you mean 'small_resnet'"),
-        (_edit(architecture={"kind": "small_resnet", "width": 12}), "these are not the weights of small_resnet"),
-        (_edit(classes=["one", "two"]), "linear.weight is 3x16 in the file and 2x16 in the network"),
+        (_edit(architecture={"kind": "small_resnet", "width": 20}), "these are not the weights of small_resnet"),
+        (_edit(classes=["one", "two"]), "linear.weight is 3x64 in the file and 2x64 in the network"),
         (lambda folder: (folder / "model.json").write_text("[1]"), "does not describe a bezoar model"),
     ],
 )
@@ -193,7 +193,7 @@ def test_what_is_said_of_a_model_folder_must_agree_with_it(model: Classifier, tm
     folder = save(model, tmp_path / "model")
     assert load_model(folder, architecture=SMALL, classes=CLASSES, shape=SHAPE).model.classes == CLASSES
     with pytest.raises(ModelFileError, match=r"its architecture is .* leave architecture out"):
-        load_model(folder, architecture=SmallResNet(width=12))
+        load_model(folder, architecture=SmallResNet(width=20))
     with pytest.raises(ModelFileError, match=r'its classes is \["ant", "bee", "cow"\], not \["x"\]'):
         load_model(folder, classes=("x",))
     with pytest.raises(ModelFileError, match=r"its shape is \[3, 16, 16\]"):

@@ -13,7 +13,7 @@ from bezoar.seed import Seed
 
 DIGITS = tuple("0123456789")
 SHAPE = (3, 32, 32)
-SMALL = [ResNet18(width=8), SmallResNet(width=8), SmallResNet(width=8, stages=4)]
+SMALL = [ResNet18(width=16), SmallResNet(width=16), SmallResNet(width=16, stages=4)]
 
 
 def parameters(model: nn.Module) -> int:
@@ -73,7 +73,7 @@ def test_the_pooled_last_stage_is_the_features(architecture: Architecture):
 
 
 def test_normalisation_is_the_first_layer():
-    architecture = SmallResNet(width=8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0))
+    architecture = SmallResNet(width=16, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0))
     model, batch = settled(architecture), images(4)
     assert isinstance(model, StagedClassifier)
     by_hand = torch.stack(
@@ -125,5 +125,5 @@ def test_building_leaves_the_global_generator_alone(architecture: Architecture):
 
 
 def test_images_of_one_channel_and_another_size_fit():
-    model = settled(SmallResNet(width=8), (1, 28, 20))
+    model = settled(SmallResNet(width=16), (1, 28, 20))
     assert model(torch.rand(2, 1, 28, 20)).shape == (2, 10)

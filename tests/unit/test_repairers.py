@@ -28,7 +28,7 @@ CLASSES = ("a", "b", "c")
 
 @pytest.fixture
 def suspect() -> Classifier:
-    return SmallResNet(width=8).build((3, 16, 16), CLASSES, Seed(0)).eval()
+    return SmallResNet(width=16).build((3, 16, 16), CLASSES, Seed(0)).eval()
 
 
 @pytest.fixture

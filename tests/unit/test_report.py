@@ -285,7 +285,7 @@ def test_an_audit_page_shows_every_class_with_its_evidence(tmp_path: Path, verdi
 
 def test_a_repair_that_kept_nothing_is_no_success(tmp_path: Path) -> None:
     look = Look(10, Estimate.from_json(share(30)), Estimate.from_json(loss(0.3)), accepted=False)
-    model = SmallResNet(width=8, stages=1).build((3, 8, 8), CLASSES, Seed(0))
+    model = SmallResNet(width=16, stages=1).build((3, 8, 8), CLASSES, Seed(0))
     pages: list[str] = []
     for step in (0, 10):
         path = tmp_path / f"{step}.html"

@@ -23,8 +23,8 @@ _SMALL = ["data.train=3200", "data.test=500", "trainer.epochs=5", "trusted=200"]
 
 QUICK = {
     "detection": _SMALL,
-    "unlearning": [*_SMALL, "repairer.steps=60"],
-    "pivotal_tuning": [*_SMALL, "repairer.steps=40"],
+    "unlearning": [*_SMALL, "repairer.steps=40"],
+    "pivotal_tuning": [*_SMALL, "repairer.steps=20"],
 }
 """Overrides of ``--quick`` for each game: enough to see every stage, too little to prove anything."""
 

@@ -12,8 +12,10 @@ from bezoar.models.classifier import Classifier, StagedClassifier
 from bezoar.roles import Architecture
 from bezoar.seed import Seed
 
-Width = Annotated[int, Field(ge=8)]
-"""Channels. With fewer than 8, torch's 1x1 convolution of stride 2 corrupts memory (2.15, CPU, channels_last)."""
+Width = Annotated[int, Field(ge=16)]
+"""Channels. With fewer than 16, torch corrupts memory on CPUs with AVX-512: oneDNN's gradient of a strided 1x1
+convolution writes past its buffer where an image holds fewer channels than a vector register (uxlfoundation/oneDNN
+issue 6035, open; seen with torch 2.14 and 2.15)."""
 
 
 class Residual(nn.Module):
