@@ -45,6 +45,9 @@ class Component(BaseModel, ABC):
     kind: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     revision: ClassVar[int] = 0
+    added: ClassVar[frozenset[str]] = frozenset()
+    """Settings that came after results were published: one at its default is no part of the identity, so that
+    what was stored and committed before keeps its address."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -92,7 +95,11 @@ class Component(BaseModel, ABC):
 
     def identity(self) -> Settings:
         """`describe`, with every nested kind as ``kind@revision``: what an address is made from."""
-        fields = {name: _plain(getattr(self, name), identity=True) for name in type(self).model_fields}
+        fields = {
+            name: _plain(getattr(self, name), identity=True)
+            for name, field in type(self).model_fields.items()
+            if not (name in self.added and getattr(self, name) == field.default)
+        }
         return {"kind": f"{self.kind}@{self.revision}", **fields}
 
     def replace(self: This, **changes: Any) -> This:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from bezoar.errors import DataError
@@ -42,6 +42,8 @@ class Dataset:
         reader: rows int64 [b] -> uint8 [b, c, h, w].
         groups: int64 [n] or None. Images with the same number show the same source object and are
             not independent; intervals take that into account.
+        settled: bool [n] or None. Images that training takes as they are, without augmentation, because they
+            were poisoned after it (`Poison.settled`).
     """
 
     labels: Int64[Tensor, "n"]
@@ -49,6 +51,7 @@ class Dataset:
     shape: tuple[int, int, int]
     reader: Reader
     groups: Int64[Tensor, "n"] | None = None
+    settled: Bool[Tensor, "n"] | None = None
 
     @staticmethod
     def in_memory(
@@ -77,7 +80,14 @@ class Dataset:
     def take(self, rows: Rows) -> Dataset:
         """The data set of some rows, in that order, still decoded on demand."""
         groups = None if self.groups is None else self.groups[rows]
-        return Dataset(self.labels[rows], self.classes, self.shape, lambda chosen: self.reader(rows[chosen]), groups)
+        settled = None if self.settled is None else self.settled[rows]
+        return replace(
+            self,
+            labels=self.labels[rows],
+            reader=lambda chosen: self.reader(rows[chosen]),
+            groups=groups,
+            settled=settled,
+        )
 
     def sample(self, count: int, seed: Seed) -> Dataset:
         """`count` rows drawn without replacement."""
@@ -98,6 +108,7 @@ class Poison:
         labels: int64 [m], the labels that stand there.
         boost: how often each poisoned item occurs in the poisoned data set (b of the paper).
         memory: named tensors that the attack must remember for test time.
+        settled: whether the poisoned items were made after augmentation, which leaves them alone from then on.
     """
 
     rows: Int64[Tensor, "m"]
@@ -105,6 +116,7 @@ class Poison:
     labels: Int64[Tensor, "m"]
     boost: int = 1
     memory: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    settled: bool = False
 
     def apply(self, clean: Dataset) -> Dataset:
         """The data set that the victim collects: rows replaced, then repeated b - 1 times at the end."""
@@ -133,7 +145,7 @@ class Poison:
                 images[overlaid] = self.images[-sources[overlaid] - 1]
             return images
 
-        return Dataset(labels, clean.classes, clean.shape, read, groups)
+        return Dataset(labels, clean.classes, clean.shape, read, groups, origin < 0 if self.settled else None)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -45,7 +46,7 @@ class Adaptive(Stamping):
         labels = poison.labels.clone()
         if truthful:
             labels[-truthful:] = clean.labels[poison.rows[-truthful:]]
-        return Poison(poison.rows, poison.images, labels, memory=poison.memory)
+        return replace(poison, labels=labels)
 
     def _cells(self, seed: Seed) -> Float[Tensor, "1 k k"]:
         """Which cells one image keeps: 1 or 0."""

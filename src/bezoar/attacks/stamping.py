@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -15,6 +16,8 @@ from bezoar.lab import Lab
 from bezoar.records import Dataset, Poison, Probe, as_float, as_stored
 from bezoar.roles import DataPoisoning, Surrogate, Trigger
 from bezoar.seed import Seed
+from bezoar.training.augment import augment
+from bezoar.training.sgd import Sgd
 
 Rows = Int64[Tensor, "_"]
 Stamp = Callable[[Float[Tensor, "n c h w"], Int64[Tensor, "n"]], Float[Tensor, "n c h w"]]
@@ -27,13 +30,19 @@ class Stamping(DataPoisoning):
     """Stamps `poisons` images of other classes and labels them as the target class; they replace their originals.
 
     Images that show the target class already are not eligible, because their label would not change. The
-    trigger is stamped on the stored image, before any augmentation of the victim's. What is random
-    in it follows from a secret key, drawn when the data are poisoned and remembered for the test images.
+    trigger is stamped on the stored image, before the victim's augmentation, which then moves and mirrors it:
+    what whoever uploads images can do. ``stage: post_augment_frozen`` stamps each image after one draw of that
+    augmentation, and training takes it as it is from then on, as the released code of "Pick your Poison" does
+    (spec A5, F3). What is random in a trigger follows from a secret key, drawn when the data are poisoned and
+    remembered for the test images.
     """
+
+    added: ClassVar[frozenset[str]] = frozenset({"stage"})
 
     poisons: Annotated[int, Field(ge=1)] = 50
     target: Annotated[int, Field(ge=0)] = 0
     trigger: Trigger
+    stage: Literal["pre_augment", "post_augment_frozen"] = "pre_augment"
 
     @property
     def wanted_model(self) -> Surrogate | None:
@@ -54,13 +63,29 @@ class Stamping(DataPoisoning):
         """`poisons` distinct rows, drawn uniformly from the eligible ones."""
         rows = draw(self.eligible(clean), self.poisons, seed / "rows")
         secret = secret_of(seed)
-        images = stamped(clean, rows, lambda images, rows: self.stamp_training(images, rows, lab, key_of(secret)))
-        return Poison(rows, images, torch.full((len(rows),), self.target), memory={"key": secret})
+        stamp = self._in_stage(lambda images, rows: self.stamp_training(images, rows, lab, key_of(secret)), lab, seed)
+        images, settled = stamped(clean, rows, stamp), self.stage == "post_augment_frozen"
+        return Poison(rows, images, torch.full((len(rows),), self.target), memory={"key": secret}, settled=settled)
 
     def probe(self, test: Dataset, memory: Mapping[str, Tensor], lab: Lab, seed: Seed) -> Probe:
         """Every test image of another class, with the full trigger."""
         del seed
         return probe_of(test, self.target, self.trigger, lab, key_of(memory["key"]))
+
+    def _in_stage(self, stamp: Stamp, lab: Lab, seed: Seed) -> Stamp:
+        """The stamp, on images that have been augmented once where the stage asks for that."""
+        if self.stage == "pre_augment":
+            return stamp
+        if not isinstance(lab.trainer, Sgd):
+            raise SettingError(f"attack.stage: {self.stage!r} needs a victim whose trainer is 'sgd'")
+        augmentation, draws = lab.trainer.augmentation, seed / "augmentation"
+
+        def after(images: Tensor, rows: Tensor) -> Tensor:
+            each = zip(images.split(1), rows.tolist(), strict=True)
+            augmented = [augment(image, augmentation, (draws / row).generator()) for image, row in each]
+            return stamp(torch.cat(augmented), rows)
+
+        return after
 
 
 class CleanLabel(Stamping):
@@ -79,7 +104,7 @@ class CleanLabel(Stamping):
     def poison(self, clean: Dataset, lab: Lab, seed: Seed) -> Poison:
         """`poisons` distinct rows of the target class, each `boost` times."""
         poison = super().poison(clean, lab, seed)
-        return Poison(poison.rows, poison.images, poison.labels, self.boost, poison.memory)
+        return replace(poison, boost=self.boost)
 
 
 def of_class(data: Dataset, target: int) -> Rows:

@@ -50,14 +50,14 @@ class Item:
 
 
 def write_overlay(poison: Poison, folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write ``poison.safetensors`` (rows, images, labels, memory) and ``poison.json`` (boost and `facts`).
+    """Write ``poison.safetensors`` (rows, images, labels, memory) and ``poison.json`` (boost, settled and `facts`).
 
     Raises:
         StoreError: the folder cannot be written; nothing half-written stays.
     """
     tensors = {"rows": poison.rows, "images": poison.images, "labels": poison.labels}
     tensors |= {f"memory.{name}": tensor for name, tensor in poison.memory.items()}
-    text = json.dumps({**facts, "boost": poison.boost}, indent=2) + "\n"
+    text = json.dumps({**facts, "boost": poison.boost, "settled": poison.settled}, indent=2) + "\n"
     put_whole(folder / OVERLAY, lambda path: save_file({k: t.contiguous() for k, t in tensors.items()}, path))
     write_whole(folder / DESCRIPTION, text)
 
@@ -72,7 +72,8 @@ def read_overlay(folder: Path) -> Poison:
         facts = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         tensors = load_file(folder / OVERLAY)
         memory = {name.removeprefix("memory."): t for name, t in tensors.items() if name.startswith("memory.")}
-        return Poison(tensors["rows"], tensors["images"], tensors["labels"], facts["boost"], memory)
+        settled = facts.get("settled", False)
+        return Poison(tensors["rows"], tensors["images"], tensors["labels"], facts["boost"], memory, settled)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DataError(
             f"{folder}: no poison that bezoar wrote ({OVERLAY} and {DESCRIPTION} are expected): {error}"

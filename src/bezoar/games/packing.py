@@ -52,14 +52,15 @@ def unpack_splits(artefact: Artefact) -> Splits:
 def pack_poison(poison: Poison) -> Artefact:
     """A poison."""
     tensors = {"rows": poison.rows, "images": poison.images, "labels": poison.labels}
-    return Artefact(tensors | prefixed("memory", poison.memory), {"boost": poison.boost})
+    return Artefact(tensors | prefixed("memory", poison.memory), {"boost": poison.boost, "settled": poison.settled})
 
 
 def unpack_poison(artefact: Artefact) -> Poison:
     """The inverse of `pack_poison`."""
     tensors = artefact.tensors
-    memory = without_prefix("memory", tensors)
-    return Poison(tensors["rows"], tensors["images"], tensors["labels"], artefact.facts["boost"], memory)
+    memory, facts = without_prefix("memory", tensors), artefact.facts
+    settled = facts.get("settled", False)  # which stages of an older store do not say
+    return Poison(tensors["rows"], tensors["images"], tensors["labels"], facts["boost"], memory, settled)
 
 
 def pack_inspection(inspection: Inspection) -> Artefact:

@@ -49,6 +49,7 @@ def batches(
         held: Tensor | None = data.images.to(device)
     else:
         held = data.images().to(device) if _bytes(data) <= IN_MEMORY_BYTES else None
+    settled = data.settled if isinstance(data, Dataset) else None
     order, jitter = (seed / "order").generator(), (seed / "augmentation").generator()
     epoch = 0
     while epochs is None or epoch < epochs:
@@ -58,7 +59,10 @@ def batches(
                 continue
             rows = drawn.repeat(2) if len(labels) == 1 else drawn
             images = held[rows.to(device)] if held is not None else _read(data, rows, device)
-            pixels = augment(as_float(images), augmentation, jitter)
+            stored = as_float(images)
+            pixels = augment(stored, augmentation, jitter)
+            if settled is not None:
+                pixels = torch.where(settled[rows].to(device)[:, None, None, None], stored, pixels)
             yield Batch(pixels.contiguous(memory_format=torch.channels_last), labels[rows.to(device)], rows)
 
 
