@@ -24,6 +24,7 @@ types: .venv/dev
 docs: .venv/dev  ## the pages that are made from the registry and from results/
 	$(BIN)/python docs/catalogue.py
 	$(BIN)/python docs/results.py
+	$(BIN)/python docs/attacks.py
 	$(BIN)/python docs/pictures.py
 	$(BIN)/python docs/gallery.py
 

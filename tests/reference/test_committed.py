@@ -1,0 +1,63 @@
+"""What is committed is true of the code beside it: generated pages, and the settings of every result row."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bezoar.component import build
+from bezoar.games.game import Game
+from bezoar.games.referee import Referee
+from bezoar.store import Store
+from bezoar.sweep import plan, read_settings
+
+ROOT = Path(__file__).parents[2]
+ROWS = sorted((ROOT / "results").rglob("*.jsonl"))
+EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
+
+
+def _without_revisions(value: Any) -> Any:
+    """An identity as settings: ``badnets@1`` becomes ``badnets``."""
+    if isinstance(value, dict):
+        cut = {name: _without_revisions(inner) for name, inner in value.items()}
+        return cut | ({"kind": str(value["kind"]).partition("@")[0]} if "kind" in value else {})
+    return [_without_revisions(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _label(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("script", ["catalogue", "results", "attacks"])
+def test_a_generated_page_is_what_its_script_writes(script: str) -> None:
+    """The remedy is `make docs`."""
+    page = runpy.run_path(str(ROOT / "docs" / f"{script}.py"))["page"]
+    assert (ROOT / "docs" / f"{script}.md").read_text() == page()
+
+
+@pytest.mark.parametrize("path", ROWS, ids=_label)
+def test_every_committed_row_was_measured_with_the_present_revisions(path: Path, tmp_path: Path) -> None:
+    """A row of an older revision would stand beside numbers that it cannot be compared with: play its game again.
+
+    Where the images are computed rather than read from files, the row's address is checked as well.
+    """
+    referee = Referee(Store(tmp_path))
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        assert "error" not in row, f"{row['address']}: {row.get('error')}"
+        game = build(Game, _without_revisions(row["game"]))
+        assert game.identity() == row["game"]
+        if type(game.data).generated:
+            assert game.address(referee) == row["address"]
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=_label)
+def test_every_experiment_can_be_planned(path: Path) -> None:
+    """All of its presets: unknown names and values out of range are found before anybody waits for them."""
+    for preset in yaml.safe_load(path.read_text()).get("presets") or [None]:
+        assert plan(read_settings(path, preset))
