@@ -30,7 +30,9 @@ def attack_figure(attack: Attack, data: Made[Splits], referee: Referee, recipe: 
         memory = referee.supply(data, attack, recipe, SEED)[1]
     else:
         assert isinstance(attack, DataPoisoning)
-        memory = referee.collect(data, attack, SEED).value.memory
+        # what a stamp remembers does not depend on how many images carry it, and some data hold too few for m
+        drawn = attack.replace(poisons=1) if isinstance(attack, Stamping) else attack
+        memory = referee.collect(data, drawn, SEED).value.memory
     probe = referee.probe(Made(Splits(data.value.train, few), data.address), attack, memory, SEED)
     lines = {"clean": few.images()}
     if isinstance(attack, Stamping):
