@@ -202,6 +202,11 @@ class Repairer(Component):
     def length(self) -> int:
         """How many models a full repair yields."""
 
+    @property
+    def surgery(self) -> int:
+        """How many of the first models come from one-off changes rather than steps; the referee looks after them."""
+        return 0
+
 
 class Detector(Component):
     """A player that says how suspicious each class of a model is."""

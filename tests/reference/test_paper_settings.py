@@ -8,6 +8,8 @@ import torch
 from bezoar.attacks.badnets import BadNets
 from bezoar.component import Component
 from bezoar.defenses.detectors.neural_cleanse import NeuralCleanse
+from bezoar.defenses.repairers.attention_distillation import AttentionDistillation
+from bezoar.defenses.repairers.fine_pruning import FinePruning
 from bezoar.defenses.repairers.pivotal_tuning import PivotalTuning
 from bezoar.defenses.repairers.unlearning import Unlearning
 from bezoar.defenses.repairers.weight_decay import WeightDecay
@@ -34,6 +36,18 @@ from bezoar.triggers.patch import Patch, apple
         ),
         (PivotalTuning(), {"steps": 2000, "lr": 0.01, "slol_lambda": 0.05, "param_lambda": 20000, "batch_size": 128}),
         (WeightDecay(), {"steps": 1000, "lr": 0.001, "weight_decay": 0.01, "batch_size": 128}),
+        (FinePruning(), {"steps": 1000, "lr": 0.001, "rate": 0.96, "batch_size": 128}),
+        (
+            AttentionDistillation(),
+            {
+                "steps": 2000,
+                "lr": 0.01,
+                "teacher_steps": 1000,
+                "power": 2,
+                "attention_lambda": 1000,
+                "batch_size": 128,
+            },
+        ),
         (Unlearning(), {"steps": 1000, "lr": 0.001, "batch_size": 128}),
         (NeuralCleanse(), {"norm_lambda": 2e-2}),
         (BadNets(), {"poisons": 50}),

@@ -60,10 +60,10 @@ def watched(
     *,
     name: str = "repair",
 ) -> Iterator[tuple[int, Classifier]]:
-    """The models at which one looks: every `every`-th and the last, each with its step."""
+    """The models at which one looks: every `every`-th, the last, and the one after surgery, each with its step."""
     models = lab.progress.track(repairer.repair(suspect, trusted, lab, seed), name, repairer.length)
     for step, student in enumerate(models, start=1):
-        if step % every == 0 or step == repairer.length:
+        if step % every == 0 or step in (repairer.surgery, repairer.length):
             yield step, student
 
 

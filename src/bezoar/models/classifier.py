@@ -48,8 +48,12 @@ class Classifier(nn.Module, ABC):
         """What the last layer sees: the latent E(x)."""
 
     @abstractmethod
+    def trace(self, images: Float[Tensor, "n c h w"]) -> tuple[list[Tensor], Float[Tensor, "n k"]]:
+        """The outputs of the network's blocks, first to last, and the logits, from one pass."""
+
     def stages(self, images: Float[Tensor, "n c h w"]) -> list[Tensor]:
         """The outputs of the network's blocks, first to last."""
+        return self.trace(images)[0]
 
     def normalise(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Subtract the mean and divide by the standard deviation."""
@@ -109,14 +113,14 @@ class StagedClassifier(Classifier):
         """The pooled output of the last block."""
         return self.pool(self.blocks(self.normalise(images)))
 
-    def stages(self, images: Float[Tensor, "n c h w"]) -> list[Tensor]:
-        """The outputs of the blocks, the stem's first."""
+    def trace(self, images: Float[Tensor, "n c h w"]) -> tuple[list[Tensor], Float[Tensor, "n k"]]:
+        """The outputs of the blocks, the stem's first, and the logits."""
         outputs: list[Tensor] = []
         here = self.normalise(images)
         for block in self.blocks:
             here = block(here)
             outputs.append(here)
-        return outputs
+        return outputs, self.head(self.pool(here))
 
 
 class WrappedClassifier(Classifier):
@@ -154,8 +158,8 @@ class WrappedClassifier(Classifier):
         """Logits, as the network itself gives them."""
         return self._run(images)
 
-    def stages(self, images: Float[Tensor, "n c h w"]) -> list[Tensor]:
-        """The outputs of the network's blocks that are feature maps or tokens, first to last."""
+    def trace(self, images: Float[Tensor, "n c h w"]) -> tuple[list[Tensor], Float[Tensor, "n k"]]:
+        """The outputs of the network's blocks that are feature maps or tokens, first to last, and the logits."""
         seen: list[Tensor] = []
 
         def watch(_: nn.Module, __: object, output: object) -> None:
@@ -165,11 +169,11 @@ class WrappedClassifier(Classifier):
 
         handles = [block.register_forward_hook(watch) for block in _blocks(self.module, self.head)]
         try:
-            self._run(images)
+            logits = self._run(images)
         finally:
             for handle in handles:
                 handle.remove()
-        return seen
+        return seen, logits
 
     def verify(self, shape: tuple[int, int, int]) -> None:
         """Send one image through and see that ``forward(x) = head(features(x))`` holds.

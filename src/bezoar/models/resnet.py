@@ -27,8 +27,8 @@ class Residual(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The sum of both branches."""
-        return self.body(inputs) + self.shortcut(inputs)
+        """The sum of both branches; the body runs last, so the last layer that runs is the body's."""
+        return self.shortcut(inputs) + self.body(inputs)
 
 
 def convolution(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:

@@ -103,9 +103,9 @@ class Resized(Classifier):
         """Logits of the resized images."""
         return self.inner(self._resize(images))
 
-    def stages(self, images: Float[Tensor, "n c h w"]) -> list[Tensor]:
+    def trace(self, images: Float[Tensor, "n c h w"]) -> tuple[list[Tensor], Float[Tensor, "n k"]]:
         """Of the resized images."""
-        return self.inner.stages(self._resize(images))
+        return self.inner.trace(self._resize(images))
 
     def _resize(self, images: Tensor) -> Tensor:
         return functional.interpolate(images, self.size, mode="bilinear", align_corners=False)

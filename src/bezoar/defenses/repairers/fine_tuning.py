@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import torch
@@ -14,7 +14,7 @@ from bezoar.records import Trusted
 from bezoar.roles import Repairer
 from bezoar.seed import Seed
 from bezoar.training.augment import Augmentation
-from bezoar.training.batches import batches
+from bezoar.training.batches import Batch, batches
 from bezoar.training.steps import Objective, steps
 
 Steps = Annotated[int, Field(ge=1)]
@@ -44,6 +44,7 @@ class FineTuning(Repairer):
         *,
         weight_decay: float = 0,
         training: bool = True,
+        after: Callable[[Classifier, Batch], None] | None = None,
     ) -> Iterator[Classifier]:
         """The student, changed in place, after each of `steps` steps.
 
@@ -55,13 +56,15 @@ class FineTuning(Repairer):
             seed: of order, augmentation and dropout.
             weight_decay: coupled L2 on all parameters.
             training: whether batch normalisation and dropout are in training mode inside a step.
+            after: called after each step, e.g. to put parameters back that must not move.
         """
         student.requires_grad_(True).eval()
         optimizer = torch.optim.SGD(
             student.parameters(), self.lr, momentum=0.9, nesterov=True, weight_decay=weight_decay
         )
         stream = batches(trusted, self.batch_size, seed, device=lab.device, epochs=None, augmentation=self.augmentation)
-        for step in steps(student, stream, objective, optimizer, seed=seed / "layers", training=training):
+        walk = steps(student, stream, objective, optimizer, seed=seed / "layers", training=training, after=after)
+        for step in walk:
             yield student
             if step.number == self.steps:
                 return

@@ -1,0 +1,94 @@
+"""Neural Attention Distillation: a fine-tuned copy teaches the suspect where to look (Li et al., ICLR 2021)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Annotated
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from bezoar.component import register
+from bezoar.defenses.repairers.fine_tuning import FineTuning, LearningRate, Steps
+from bezoar.errors import SettingError
+from bezoar.lab import Lab
+from bezoar.models.classifier import Classifier, frozen
+from bezoar.records import Trusted
+from bezoar.seed import Seed
+from bezoar.training.batches import Batch
+from bezoar.training.steps import cross_entropy
+
+
+@register("attention_distillation", paper="Li et al., ICLR 2021; arXiv:2305.09671, Table V")
+class AttentionDistillation(FineTuning):
+    """Fine-tune with L = CE + attention_lambda sum_l MSE(A(F_l of the student), A(F_l of the teacher)) (NAD).
+
+    The teacher is a copy of the suspect that was fine-tuned for `teacher_steps` steps and is frozen then; the
+    student starts at the suspect. A(F) = sum over channels of |F|^power, divided by its L2 norm over positions
+    (spec 3.4). Layers: the outputs of the last `layers` blocks, without the stem (A19). Defaults: Table V for
+    CIFAR-10.
+    """
+
+    steps: Steps = 2000
+    lr: LearningRate = 0.01
+    teacher_steps: Annotated[int, Field(ge=1)] = 1000
+    attention_lambda: Annotated[float, Field(ge=0)] = 1000.0
+    power: Annotated[float, Field(gt=0)] = 2.0
+    layers: Annotated[int, Field(ge=1)] = 4
+
+    def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
+        """The student after each of `steps` steps; the teacher's steps come before the first.
+
+        Raises:
+            SettingError: the suspect has no block whose output has positions to attend to.
+        """
+        self._require_maps(suspect, trusted, lab)
+        teacher = self._teacher(suspect, trusted, lab, seed / "teacher")
+
+        def objective(model: Classifier, batch: Batch) -> Tensor:
+            with torch.no_grad():
+                wanted = self._attention(teacher.stages(batch.images))
+            blocks, logits = model.trace(batch.images)
+            apart = [
+                functional.mse_loss(own, other) for own, other in zip(self._attention(blocks), wanted, strict=True)
+            ]
+            return functional.cross_entropy(logits, batch.labels) + self.attention_lambda * torch.stack(apart).sum()
+
+        yield from self.fine_tune(suspect.copy(), trusted, objective, lab, seed)
+
+    def _teacher(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Classifier:
+        """A fine-tuned copy of the suspect, frozen."""
+        apprentice = self.replace(steps=self.teacher_steps)
+        lessons = apprentice.fine_tune(suspect.copy(), trusted, cross_entropy, lab, seed)
+        return frozen(deque(lab.progress.track(lessons, "teacher", self.teacher_steps), maxlen=1).pop())
+
+    def _attention(self, blocks: list[Tensor]) -> list[Float[Tensor, "n p"]]:
+        """The attention maps of the blocks that are compared, over p positions each."""
+        maps = [_positions(block) for block in blocks]
+        maps = [each for each in maps if each.shape[2] > 1]
+        compared = maps[-min(self.layers, max(1, len(maps) - 1)) :]
+        return [attention_map(each, self.power) for each in compared]
+
+    def _require_maps(self, suspect: Classifier, trusted: Trusted, lab: Lab) -> None:
+        with torch.no_grad():
+            blocks = frozen(suspect).stages(trusted.images[:1].to(lab.device).float() / 255)
+        if not self._attention(blocks):
+            raise SettingError(
+                "repairer: 'attention_distillation' compares what blocks attend to, and no block of this model gives "
+                "feature maps or tokens; use 'weight_decay' or 'pivotal_tuning'"
+            )
+
+
+def _positions(block: Tensor) -> Float[Tensor, "n c p"]:
+    """Feature maps [n, c, h, w] or tokens [n, p, c] with channels in the middle and positions last."""
+    return block.flatten(2) if block.ndim > 3 else block.transpose(1, 2)
+
+
+def attention_map(features: Float[Tensor, "n c p"], power: float) -> Float[Tensor, "n p"]:
+    """Where a layer looks: sum over channels of |F|^power, of unit L2 norm over the positions."""
+    energy = features.abs().pow(power).sum(1)
+    return energy / (energy.norm(dim=1, keepdim=True) + 1e-6)
