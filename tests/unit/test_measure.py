@@ -191,8 +191,8 @@ class Lookup(Classifier):
         named = (images[:, 0, 0, 0] * 255).round().long()
         return nn.functional.one_hot(named, len(self.classes)).float()
 
-    def stages(self, images: Tensor) -> list[Tensor]:
-        return [images]
+    def trace(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        return [images], self(images)
 
 
 def naming(answers: Tensor) -> Tensor:

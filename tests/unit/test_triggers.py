@@ -227,8 +227,8 @@ class Linear(Classifier):
     def features(self, images: Tensor) -> Tensor:
         return images.flatten(1)
 
-    def stages(self, images: Tensor) -> list[Tensor]:
-        return [self.features(images)]
+    def trace(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        return [self.features(images)], self(images)
 
 
 def test_on_a_linear_model_of_two_classes_the_perturbation_is_the_sign_of_the_weights():
