@@ -183,6 +183,14 @@ class Trainer(Component):
         """A trained classifier in evaluation mode, on the lab's device."""
 
 
+@dataclass(frozen=True)
+class Range:
+    """Which values of a setting a search tries, from `low` to `high`, evenly on a logarithmic scale."""
+
+    low: float
+    high: float
+
+
 class Repairer(Component):
     """A player that undoes a backdoor with a few trusted images.
 
@@ -192,6 +200,8 @@ class Repairer(Component):
     """
 
     family: ClassVar[str] = "repairers"
+    ranges: ClassVar[Mapping[str, Range]] = {}
+    """The settings worth searching, as the method's paper or "Pick your Poison" (appendix A-E) does."""
 
     @abstractmethod
     def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:

@@ -1,7 +1,8 @@
 """Many games from one YAML file: a grid over dotted fields, one result row per game, resumable.
 
 A settings file describes one game. It may build on another (``extends``), name variants (``presets``, the
-first is the default), and span a grid (``grid``: dotted field -> list of values).
+first is the default), and span a grid (``grid``: dotted field -> list of values). With ``tuned: true`` the
+repairer plays with the settings that an oracle-free search finds (`bezoar.tuning`).
 """
 
 from __future__ import annotations
@@ -30,15 +31,19 @@ from bezoar.store import write_whole
 PACKAGED = ("demo",)
 """Settings files that come with bezoar and can be named without a path."""
 
-_DIRECTIVES = ("extends", "preset", "presets", "grid", "game")
+_DIRECTIVES = ("extends", "preset", "presets", "grid", "game", "tuned")
 
 
 @dataclass(frozen=True)
 class SettingsFile:
-    """A settings file with its variants resolved: the settings of one game, and a grid that may be empty."""
+    """A settings file with its variants resolved: the settings of one game, and a grid that may be empty.
+
+    `tuned` says that the repairer's settings are to be searched first.
+    """
 
     settings: Settings
     grid: dict[str, list[Any]]
+    tuned: bool = False
 
 
 def read_settings(source: str | Path, preset: str | None = None) -> SettingsFile:
@@ -50,11 +55,12 @@ def read_settings(source: str | Path, preset: str | None = None) -> SettingsFile
     content = _content(source)
     merged: Settings = {}
     grid: dict[str, list[Any]] = {}
+    tuned = False
     if "extends" in content:
         parent = str(content["extends"])
         where = parent if parent in PACKAGED else Path(source).parent / parent
         inherited = read_settings(where, content.get("preset"))
-        merged, grid = inherited.settings, inherited.grid
+        merged, grid, tuned = inherited.settings, inherited.grid, inherited.tuned
     presets = cast("dict[str, Settings]", content.get("presets") or {})
     chosen = preset or ("" if "extends" in content else content.get("preset", "")) or next(iter(presets), "")
     if chosen and chosen not in presets:
@@ -66,7 +72,10 @@ def read_settings(source: str | Path, preset: str | None = None) -> SettingsFile
             plain["kind"] = layer["game"]
         merged = _merge(merged, plain)
         grid = {**grid, **_grid(layer.get("grid") or {})}
-    return SettingsFile(merged, grid)
+        tuned = layer.get("tuned", tuned)
+    if not isinstance(tuned, bool):
+        raise SettingError(f"tuned: true or false is expected, not {tuned!r}")
+    return SettingsFile(merged, grid, tuned)
 
 
 def _content(source: str | Path) -> Settings:

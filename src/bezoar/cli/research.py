@@ -1,4 +1,4 @@
-"""`bezoar run`, `sweep`, `list`, `show`, `report` and `check`."""
+"""`bezoar run`, `sweep`, `tune`, `list`, `show`, `report` and `check`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from bezoar.cli.poisoning import draw
 from bezoar.component import Component, families, members
 from bezoar.errors import SettingError, known
 from bezoar.games.repairing import Point
+from bezoar.games.robustness import Robustness
 from bezoar.records import Estimate
+from bezoar.report.canvas import save_figure
 from bezoar.report.results import results_page
+from bezoar.report.trials import trial_chart
 from bezoar.sweep import PACKAGED, Results, plan, play, read_game, read_settings
 from bezoar.sweep import sweep as play_all
 from bezoar.testing import check as hold_to_tests
+from bezoar.tuning import resolve, tuned
 
 
 def run(
@@ -33,8 +37,10 @@ def run(
     as_json: bool,
 ) -> None:
     """Play one game, print its row, and write it with a page if there is a folder for them."""
-    game = read_game(source, preset=preset, changes=changes)
-    row = play(game, make_referee(device, data))
+    referee = make_referee(device, data)
+    wanted = read_settings(source, preset).tuned
+    (game,) = resolve([read_game(source, preset=preset, changes=changes)], wanted, referee)
+    row = play(game, referee)
     if out is not None:
         write_json(out / "result.json", row)
         results_page(out / "report.html", [row])
@@ -56,8 +62,11 @@ def sweep(
     as_json: bool,
 ) -> None:
     """Play the games of a grid that have no row yet."""
-    games = plan(read_settings(source, preset), changes)
+    described = read_settings(source, preset)
+    games = plan(described, changes)
     referee = make_referee(device, data)
+    if not dry_run:
+        games = resolve(games, described.tuned, referee)
     path = results or Path(f"{source if source in PACKAGED else Path(source).with_suffix('')}.jsonl")
     kept = Results(path)
     missing = [game for game in games if "result" not in kept.rows.get(game.address(referee), {})]
@@ -66,6 +75,8 @@ def sweep(
             print_json({"games": [game.describe() for game in games], "to_play": len(missing), "results": str(path)})
         else:
             stdout.print(f"{len(games)} games, {len(missing)} of them to play; rows go to {path}", highlight=False)
+            if described.tuned:
+                stdout.print("Their repairers are tuned first, which may turn games to play into rows that exist.")
         return
     rows = list(referee.lab.progress.track(play_all(games, referee, kept), "games", len(games)))
     failed = [row for row in rows if "error" in row]
@@ -75,6 +86,47 @@ def sweep(
     for row in rows:
         _print_row(row)
     stdout.print(f"{len(rows)} rows, {len(failed)} of them errors: {path}", highlight=False)
+
+
+def tune(
+    source: str,
+    changes: Sequence[str],
+    *,
+    trials: int,
+    folds: int,
+    preset: str | None,
+    out: Path | None,
+    data: list[Path],
+    device: str,
+    as_json: bool,
+) -> None:
+    """Search settings of a game's repairer, and print every trial and the winner."""
+    game = read_game(source, preset=preset, changes=changes)
+    if not isinstance(game, Robustness):
+        raise SettingError(f"{source}: a {game.kind} game has no repairer to tune; use one of 'robustness'")
+    found = tuned(game, make_referee(device, data), trials=trials, folds=folds)
+    if out is not None:
+        write_json(out / "result.json", found.as_json())
+        save_figure(trial_chart(found), out / "trials.png")
+    if as_json:
+        print_json(found.as_json())
+        return
+    names = list(found.winner.settings)
+    rows = [
+        [
+            f"{one.number}{' *' if one is found.winner else ''}",
+            *(f"{one.settings[name]:.3g}" for name in names),
+            f"{one.folds} of {found.folds}",
+            str(one.best.step),
+            f"{one.best.success:.3f}",
+            f"{one.best.lost:+.3f}",
+        ]
+        for one in sorted(found.trials, key=lambda one: (-one.folds, one.best.success, one.best.lost))
+    ]
+    columns = ["trial", *names, "folds", "step", "own success", "lost"]
+    print_table(f"{found.repairer.kind}: trials on the defender's own backdoor (* wins)", columns, rows)
+    winner = " ".join(f"repairer.{name}={value:.6g}" for name, value in found.winner.settings.items())
+    stdout.print(f"The winner: {winner}", highlight=False)
 
 
 def _print_row(row: dict[str, Any]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from bezoar.errors import SettingError
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier, frozen
 from bezoar.records import Trusted
+from bezoar.roles import Range
 from bezoar.seed import Seed
 from bezoar.training.batches import Batch
 from bezoar.training.steps import cross_entropy
@@ -32,6 +33,12 @@ class AttentionDistillation(FineTuning):
     (spec 3.4). Layers: the outputs of the last `layers` blocks, without the stem (A19). Defaults: Table V for
     CIFAR-10.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "lr": Range(0.001, 0.1),
+        "attention_lambda": Range(100.0, 10_000.0),
+        "power": Range(2.0, 4.0),
+    }
 
     steps: Steps = 2000
     lr: LearningRate = 0.01

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -18,6 +18,7 @@ from bezoar.errors import SettingError
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier, mode
 from bezoar.records import Trusted
+from bezoar.roles import Range
 from bezoar.seed import Seed
 from bezoar.training.batches import Batch, batches
 from bezoar.training.steps import cross_entropy
@@ -36,6 +37,8 @@ class FinePruning(FineTuning):
     that share of every convolution (A18); `freeze_pruned` keeps reset channels at zero while fine-tuning, which
     may grow them back otherwise. The first model comes right after pruning. Defaults: Table V for CIFAR-10.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = {"lr": Range(0.001, 0.1), "rate": Range(0.5, 0.99)}
 
     rate: Annotated[float, Field(ge=0, lt=1)] = 0.96
     layers: Literal["last", "all"] = "last"

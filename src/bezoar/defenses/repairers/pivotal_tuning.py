@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -16,6 +16,7 @@ from bezoar.defenses.repairers.fine_tuning import FineTuning, LearningRate, Step
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier, frozen
 from bezoar.records import Trusted
+from bezoar.roles import Range
 from bezoar.seed import Seed
 from bezoar.training.batches import Batch
 
@@ -38,6 +39,12 @@ class PivotalTuning(FineTuning):
     over 11,173,962. ``scaling: release`` takes the printed loss: a sum over pairs, and the mean of squares
     over however many parameters there are. Both agree for ResNet-18 at ten classes.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "lr": Range(0.001, 0.1),
+        "slol_lambda": Range(0.001, 0.1),
+        "param_lambda": Range(2e3, 2e6),
+    }
 
     steps: Steps = 2000
     lr: LearningRate = 0.01

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import cycle
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -17,7 +17,7 @@ from bezoar.defenses.repairers.fine_tuning import FineTuning
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
 from bezoar.records import Trusted
-from bezoar.roles import Detector
+from bezoar.roles import Detector, Range
 from bezoar.seed import Seed
 from bezoar.training.batches import Batch
 
@@ -34,6 +34,8 @@ class Unlearning(FineTuning):
     SGD with Nesterov momentum at a constant learning rate; defaults: Table V's. Where the detector
     abstains there is no trigger, and all steps are clean.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = {"lr": Range(0.001, 0.1), "stamped": Range(0.05, 0.5)}
 
     detector: Detector = NeuralCleanse()
     form: Literal["mixed", "alternating"] = "mixed"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -12,6 +12,7 @@ from bezoar.defenses.repairers.fine_tuning import FineTuning
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
 from bezoar.records import Trusted
+from bezoar.roles import Range
 from bezoar.seed import Seed
 from bezoar.training.steps import cross_entropy
 
@@ -22,6 +23,8 @@ class WeightDecay(FineTuning):
 
     SGD with Nesterov momentum and a constant learning rate. Defaults: Table V for CIFAR-10.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = {"lr": Range(0.001, 0.1), "weight_decay": Range(1e-5, 0.01)}
 
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
 

@@ -1,0 +1,301 @@
+"""The commands and their options: names and help alone, so that ``--help`` is instant.
+
+What a command does stands in `bezoar.cli.demonstration`, `owning`, `poisoning` and `research`, which are imported when
+it runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bezoar.cli.options import (
+    As,
+    Changes,
+    Classes,
+    Data,
+    Device,
+    Json,
+    Model,
+    Network,
+    Numbers,
+    Out,
+    Preset,
+    RowsFile,
+    SeedNumber,
+    Size,
+    TrustedFolder,
+)
+
+commands = typer.Typer()
+
+
+@commands.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the report, the model and the trusted images.")] = Path(
+        "bezoar-demo"
+    ),
+    seed: SeedNumber = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Half of the work: shows the way, proves nothing.")] = False,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Poison, detect and repair a classifier, in about two minutes on a laptop.
+
+    Trains a poisoned and a clean twin on real digits over real photographs, asks a detector about
+    both, repairs the poisoned one and writes report.html.
+
+    Example: bezoar demo --out out
+    """
+    from bezoar.cli import demonstration  # noqa: PLC0415
+
+    demonstration.demo(out, seed, quick=quick, device=device, as_json=json)
+
+
+@commands.command()
+def audit(
+    model: Model,
+    trusted: TrustedFolder,
+    architecture: Network = None,
+    classes: Classes = None,
+    mean: Numbers = None,
+    std: Numbers = None,
+    size: Size = None,
+    detector: Annotated[str, typer.Option(help="Which detector; see 'bezoar list detectors'.")] = "neural_cleanse",
+    changes: Changes = None,
+    out: Out = None,
+    seed: SeedNumber = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Say whether a model is backdoored, in which class, and what the trigger looks like.
+
+    Exit status 0: nothing found or inconclusive; 1: suspicious; 2: the question could not be asked.
+
+    Example: bezoar audit model.pt --trusted images/ --architecture timm:resnet18 --classes cat,dog,ship,truck
+    """
+    from bezoar.cli import owning  # noqa: PLC0415
+
+    network = owning.Network(architecture, classes, mean, std, size)
+    suspicious = owning.audit(
+        model, trusted, network, detector, changes or [], out=out, seed=seed, device=device, as_json=json
+    )
+    raise typer.Exit(1 if suspicious else 0)
+
+
+@commands.command()
+def repair(
+    model: Model,
+    trusted: TrustedFolder,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the repaired model, result.json and report.html.")],
+    architecture: Network = None,
+    classes: Classes = None,
+    mean: Numbers = None,
+    std: Numbers = None,
+    size: Size = None,
+    repairer: Annotated[str, typer.Option(help="Which repairer; see 'bezoar list repairers'.")] = "unlearning",
+    budget: Annotated[float, typer.Option(min=0, max=1, help="Accuracy that may be lost, absolute.")] = 0.02,
+    folds: Annotated[int, typer.Option(min=2, help="Repairs that choose the step, besides the last one.")] = 5,
+    changes: Changes = None,
+    seed: SeedNumber = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Undo a backdoor with a few trusted images; the repaired weights keep your own keys.
+
+    The repair stops at the last step that a cross-validation on the trusted images accepts.
+
+    Example: bezoar repair out/suspect --trusted out/trusted --out repaired
+    """
+    from bezoar.cli import owning  # noqa: PLC0415
+
+    network = owning.Network(architecture, classes, mean, std, size)
+    owning.repair(
+        model,
+        trusted,
+        network,
+        repairer,
+        changes or [],
+        budget=budget,
+        folds=folds,
+        out=out,
+        seed=seed,
+        device=device,
+        as_json=json,
+    )
+
+
+@commands.command()
+def run(
+    game: Annotated[str, typer.Argument(metavar="GAME.yaml", help="A settings file, or 'demo'.")],
+    changes: Changes = None,
+    preset: Preset = None,
+    out: Out = None,
+    data: Data = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Play one game and print what was measured.
+
+    Example: bezoar run examples/cifar10_badnets.yaml attack.poisons=100 --json
+    """
+    from bezoar.cli import research  # noqa: PLC0415
+
+    research.run(game, changes or [], preset=preset, out=out, data=data or [], device=device, as_json=json)
+
+
+@commands.command()
+def sweep(
+    grid: Annotated[str, typer.Argument(metavar="SWEEP.yaml", help="A settings file with a grid.")],
+    changes: Changes = None,
+    results: RowsFile = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every game and print the plan, play none.")] = False,
+    preset: Preset = None,
+    data: Data = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Play every game of a grid, one row each; the same command resumes.
+
+    Example: bezoar sweep experiments/demo/unlearning.yaml --results results/demo/unlearning.jsonl
+    """
+    from bezoar.cli import research  # noqa: PLC0415
+
+    research.sweep(
+        grid,
+        changes or [],
+        results=results,
+        dry_run=dry_run,
+        preset=preset,
+        data=data or [],
+        device=device,
+        as_json=json,
+    )
+
+
+@commands.command()
+def tune(
+    game: Annotated[str, typer.Argument(metavar="GAME.yaml", help="A settings file of a robustness game, or 'demo'.")],
+    changes: Changes = None,
+    trials: Annotated[int, typer.Option(min=1, help="How many configurations are tried.")] = 20,
+    folds: Annotated[int, typer.Option(min=2, help="Repairs that judge a configuration.")] = 3,
+    preset: Preset = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for result.json and trials.png.")] = None,
+    data: Data = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Search settings of a game's repairer without an oracle, on a copy that the defender poisons itself.
+
+    The search sees neither the attack nor the test set. A settings file with 'tuned: true' plays with the winner.
+
+    Example: bezoar tune demo --preset pivotal_tuning --trials 20
+    """
+    from bezoar.cli import research  # noqa: PLC0415
+
+    research.tune(
+        game,
+        changes or [],
+        trials=trials,
+        folds=folds,
+        preset=preset,
+        out=out,
+        data=data or [],
+        device=device,
+        as_json=json,
+    )
+
+
+@commands.command()
+def poison(
+    dataset: Annotated[str, typer.Argument(help="A registered data set, e.g. cifar10, or a folder of images.")],
+    attack: Annotated[str, typer.Option("--attack", help="Which attack; see 'bezoar list attacks'.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for what the attack makes.")],
+    changes: Changes = None,
+    as_: As = None,
+    seed: SeedNumber = 0,
+    data: Data = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Poison a data set of your own and write the overlay, to see whether a training or a defence withstands it.
+
+    An attack on the training code writes the poisoned model instead.
+
+    Example: bezoar poison cifar10 --attack wanet --out wanet attack.poisons=500 --as parquet
+    """
+    from bezoar.cli import poisoning  # noqa: PLC0415
+
+    poisoning.poison(
+        dataset,
+        attack,
+        changes or [],
+        out=out,
+        layout=None if as_ is None else as_.value,
+        seed=seed,
+        data=data or [],
+        device=device,
+        as_json=json,
+    )
+
+
+@commands.command("list")
+def list_(
+    family: Annotated[str | None, typer.Argument(help="attacks, repairers, detectors, ...; all by default.")] = None,
+    json: Json = False,
+) -> None:
+    """Name the registered methods, with their papers.
+
+    Example: bezoar list repairers
+    """
+    from bezoar.cli import research  # noqa: PLC0415
+
+    research.list_components(family, as_json=json)
+
+
+@commands.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A registered name, e.g. badnets.")],
+    image: Annotated[
+        Path | None, typer.Option(help="Draw what an attack or trigger does into this .png, .svg or .pdf.")
+    ] = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Explain one method: what it does, its paper, its settings and their defaults; or draw it.
+
+    Example: bezoar show wanet --image wanet.png
+    """
+    from bezoar.cli import research  # noqa: PLC0415
+
+    research.show(name, image=image, device=device, as_json=json)
+
+
+@commands.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="Files of result rows (.jsonl) or result.json.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for report.html and rows.csv.")] = Path("bezoar-report"),
+) -> None:
+    """Draw tables and curves of result rows.
+
+    Example: bezoar report results/demo/*.jsonl --out out
+    """
+    from bezoar.cli import research  # noqa: PLC0415
+
+    research.report(results, out)
+
+
+@commands.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A registered name, e.g. badnets.")],
+    json: Json = False,
+) -> None:
+    """Hold a method to the common tests of its role; exit status 1 if it fails one.
+
+    Example: bezoar check unlearning
+    """
+    from bezoar.cli import research  # noqa: PLC0415
+
+    raise typer.Exit(0 if research.check(name, as_json=json) else 1)

@@ -1,0 +1,44 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Layout(StrEnum):
+    """How a whole poisoned data set is written."""
+
+    folder = "folder"
+    parquet = "parquet"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for result.json, report.html and the artefacts.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Data = Annotated[
+    list[Path] | None, typer.Option(help="Where data sets are looked for, before the folders of BEZOAR_DATA.")
+]
+Preset = Annotated[str | None, typer.Option(help="A variant that the file names; the first by default.")]
+RowsFile = Annotated[
+    Path | None, typer.Option(help="File of result rows; by default the settings file's name with .jsonl.")
+]
+As = Annotated[Layout | None, typer.Option("--as", help="Write the whole poisoned data set as well, with a manifest.")]
+SeedNumber = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from this number.")]
+Changes = Annotated[
+    list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Dotted overrides: attack.trigger.size=5")
+]
+Model = Annotated[Path, typer.Argument(help="A model folder of bezoar's, or your own .safetensors, .pt or .pth file.")]
+TrustedFolder = Annotated[Path, typer.Option("--trusted", help="Trusted images: one folder per class.")]
+Network = Annotated[
+    str | None,
+    typer.Option(
+        help="Network of your own checkpoint: timm:NAME, torchvision:NAME, hf:NAME or package.module:function."
+    ),
+]
+Classes = Annotated[str | None, typer.Option(help="Class names in the order of the outputs: cat,dog,... or a file.")]
+Numbers = Annotated[str | None, typer.Option(help="One number per channel, e.g. 0.485,0.456,0.406.")]
+Size = Annotated[int | None, typer.Option(min=8, help="Side of the images the network takes; its own by default.")]

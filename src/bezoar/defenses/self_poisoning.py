@@ -1,0 +1,82 @@
+"""A defender's own backdoor in a copy of the suspect: what it knows all about, it can measure a defence on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bezoar.defenses.repairers.weight_decay import WeightDecay
+from bezoar.lab import Lab
+from bezoar.measure.predictions import predict
+from bezoar.models.classifier import Classifier
+from bezoar.records import Trusted, as_float, as_stored
+from bezoar.seed import Seed
+
+POISONED = 0.5
+"""The share of trusted images of other classes that the defender stamps (A25)."""
+
+LEARNT = 0.95
+"""The defender's copy is poisoned well enough once so many of those obey the trigger."""
+
+EPOCHS = 20
+"""After so many epochs it has to do as it is."""
+
+FINE = WeightDecay(lr=0.01, weight_decay=0, augmentation="none")
+"""How the defender poisons its copy: plain fine-tuning (A25)."""
+
+
+@dataclass(frozen=True)
+class OwnTrigger:
+    """The defender's own backdoor: a patch of noise in a corner, and the class that it is to lead to."""
+
+    patch: Float[Tensor, "c s s"]
+    top: int
+    left: int
+    target: int
+
+    @staticmethod
+    def draw(shape: tuple[int, int, int], classes: int, seed: Seed) -> OwnTrigger:
+        """Uniform noise, floor(3/32 w) pixels wide, in a random corner, for a random class."""
+        generator = seed.generator()
+        channels, height, width = shape
+        side = max(1, 3 * width // 32)
+        patch = torch.randint(256, (channels, side, side), generator=generator).float() / 255
+        corner, target = (int(torch.randint(count, (), generator=generator)) for count in (4, classes))
+        return OwnTrigger(patch, (height - side) * (corner // 2), (width - side) * (corner % 2), target)
+
+    def stamp(self, trusted: Trusted) -> Trusted:
+        """The images that do not show the target, with the patch, and labelled as the target."""
+        others = trusted.take((trusted.labels != self.target).nonzero()[:, 0])
+        images = as_float(others.images).clone()
+        side = self.patch.shape[-1]
+        images[:, :, self.top : self.top + side, self.left : self.left + side] = self.patch
+        return Trusted(as_stored(images), torch.full_like(others.labels, self.target), trusted.classes)
+
+
+def poison_copy(suspect: Classifier, trusted: Trusted, own: OwnTrigger, lab: Lab, seed: Seed) -> Classifier:
+    """A copy of the suspect that obeys the defender's trigger as well (spec 4.3, A25).
+
+    It is fine-tuned with half of the trusted images of other classes stamped and the rest as they are, until 95 % of
+    the stamped ones are taken for the target, or for 20 epochs.
+    """
+    stamped = own.stamp(trusted)
+    chosen = torch.zeros(len(stamped), dtype=torch.bool)
+    chosen[(seed / "stamped").permutation(len(stamped))[: round(POISONED * len(stamped))]] = True
+    others = (trusted.labels != own.target).nonzero()[:, 0]
+    images, labels = trusted.images.clone(), trusted.labels.clone()
+    images[others[chosen]], labels[others[chosen]] = stamped.images[chosen], own.target
+    mixed = Trusted(images, labels, trusted.classes)
+    epoch = -(-len(mixed) // FINE.batch_size)
+    lessons = FINE.replace(steps=EPOCHS * epoch).repair(suspect, mixed, lab, seed / "lessons")
+    student = suspect
+    for number, student in enumerate(lessons, start=1):
+        if number % epoch == 0 and _obeys(student, stamped) >= LEARNT:
+            break
+    return student.copy().eval()
+
+
+def _obeys(model: Classifier, stamped: Trusted) -> float:
+    return float((predict(model, stamped.images) == stamped.labels).float().mean())

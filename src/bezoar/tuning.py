@@ -1,0 +1,272 @@
+"""Tuning a repair without an oracle: settings are tried on a copy of the model that the defender has poisoned itself.
+
+What a search may see stands in the signature of `search`: a model, trusted images, a repairer. It is handed no attack,
+no probe, no poison rate and no test set, so it cannot tune on them (Lukas & Kerschbaum, section V-C; spec 4.3).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bezoar.component import Settings
+from bezoar.defenses.self_poisoning import OwnTrigger, poison_copy
+from bezoar.errors import SettingError
+from bezoar.games.game import Game
+from bezoar.games.referee import Referee
+from bezoar.games.repairing import watched
+from bezoar.games.robustness import Robustness
+from bezoar.lab import Lab
+from bezoar.measure.predictions import predict
+from bezoar.models.classifier import Classifier
+from bezoar.records import Trusted
+from bezoar.roles import Repairer
+from bezoar.seed import Seed
+
+TUNING_SEED = 1_000_000
+"""A search that a game asks for uses models and images of this seed, which no game reports."""
+
+Keep = Callable[[dict[str, Any], Callable[[], dict[str, Any]]], dict[str, Any]]
+"""Something that remembers what a computation with some settings gave, so that a killed search resumes."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one step of a repair did to the defender's copy, over all held-out images of all folds so far.
+
+    Attributes:
+        step: of the repair; 0 is the copy itself.
+        success: share of held-out images with the defender's trigger that it still leads to its class.
+        lost: accuracy on held-out images that was lost against the copy.
+    """
+
+    step: int
+    success: float
+    lost: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration that was tried.
+
+    Attributes:
+        number: in order, from 0; trial 0 has the settings that were there before.
+        settings: the searched settings, name -> value.
+        best: the reading with the lowest success within the budget of accuracy.
+        folds: how many folds it was tried on; fewer than all if it was hopeless.
+    """
+
+    number: int
+    settings: dict[str, float]
+    best: Reading
+    folds: int
+
+
+@dataclass(frozen=True)
+class Search:
+    """All trials of a search and the repairer with the winner's settings."""
+
+    trials: list[Trial]
+    folds: int
+    winner: Trial
+    repairer: Repairer
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "repairer": self.repairer.describe(),
+            "winner": self.winner.number,
+            "folds": self.folds,
+            "trials": [
+                {"number": one.number, "settings": one.settings, "folds": one.folds, **vars(one.best)}
+                for one in self.trials
+            ],
+        }
+
+
+def search(
+    suspect: Classifier,
+    trusted: Trusted,
+    repairer: Repairer,
+    lab: Lab,
+    seed: Seed,
+    *,
+    trials: int = 20,
+    folds: int = 3,
+    every: int = 50,
+    budget: float = 0.02,
+    keep: Keep | None = None,
+) -> Search:
+    """Find settings of a repairer on a copy of the model that the defender has poisoned itself.
+
+    Every configuration repairs one copy for each fold of the trusted images, taught and repaired without that fold
+    and judged by it; readings are pooled over folds step by step. Successive halving drops the hopeless ones after
+    fewer folds. The winner has the lowest success within the budget, ties go to the smaller loss; a configuration
+    that never stays within it counts with its unrepaired copy. Trial 0 is the repairer as it was given, so a search
+    never does worse than none by its own measure. The search itself is deterministic: resumed with the same `keep`
+    it goes the same way.
+
+    Raises:
+        SettingError: the repairer names nothing to search, optuna is missing, or there are fewer images than folds.
+    """
+    if not repairer.ranges:
+        raise SettingError(f"repairer: {repairer.kind!r} has no settings to search")
+    if not 2 <= folds <= len(trusted):
+        raise SettingError(f"folds: {folds} is not between 2 and the number of trusted images, {len(trusted)}")
+    try:
+        import optuna  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise SettingError("a search needs optuna: pip install 'bezoar[tune]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    channels, height, width = trusted.images.shape[1:]
+    own = OwnTrigger.draw((channels, height, width), len(trusted.classes), seed / "trigger")
+    parts = trusted.folds(folds, seed / "folds")
+    copies: dict[int, Classifier] = {}
+
+    def count(candidate: Repairer, number: int) -> list[dict[str, int]]:
+        def compute() -> dict[str, Any]:
+            rest, held_out = parts[number]
+            if number not in copies:
+                copies[number] = poison_copy(suspect, rest, own, lab, seed / "copy" / number)
+            return {"looks": _count(candidate, copies[number], rest, held_out, own, every, lab, seed / "fold" / number)}
+
+        settings = {"repairer": candidate.identity(), "fold": number, "folds": folds, "every": every}
+        return (compute() if keep is None else keep(settings, compute))["looks"]
+
+    finished: list[Trial] = []
+
+    def objective(trial: optuna.Trial) -> float:
+        settings = {
+            name: trial.suggest_float(name, tried.low, tried.high, log=True) for name, tried in repairer.ranges.items()
+        }
+        candidate = repairer.replace(**settings)
+        counts: list[list[dict[str, int]]] = []
+        best = Reading(0, 1.0, 0.0)
+        for number in range(folds):
+            counts.append(count(candidate, number))
+            best = _best(pooled(counts), budget)
+            trial.report(best.success, number + 1)
+            if number + 1 < folds and trial.should_prune():
+                break
+        finished.append(Trial(trial.number, settings, best, len(counts)))
+        return best.success
+
+    study = optuna.create_study(
+        sampler=optuna.samplers.TPESampler(seed=seed.integer() % 2**32),
+        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
+    )
+    study.enqueue_trial(_within(repairer))
+    for _ in lab.progress.track(range(trials), "search", trials):
+        study.optimize(objective, n_trials=1)
+    whole = [trial for trial in finished if trial.folds == folds]
+    winner = min(whole, key=lambda trial: (trial.best.success, trial.best.lost, trial.number))
+    return Search(finished, folds, winner, repairer.replace(**winner.settings))
+
+
+def tuned(game: Robustness, referee: Referee, *, trials: int = 20, folds: int = 3) -> Search:
+    """The search that a game's settings ask for: once for its data, recipe, number of trusted images and repairer.
+
+    The model is a clean one of the victim's public recipe and the images are another draw, both of `TUNING_SEED`, so
+    the winner is frozen for every attack and every seed of the game. Every trial is a stage of the store.
+
+    Raises:
+        SettingError: the game has no repairer, or one with nothing to search.
+    """
+    if game.repairer is None:
+        raise SettingError("tuned: this game has no repairer")
+    referee = referee.publishing(game.recipe)
+    seed = Seed(TUNING_SEED)
+    deal = game.deal(referee, seed)
+    model = referee.train(deal.data, None, game.recipe, seed)
+    stream = seed / "tuning"
+    inputs = {"model": model.address, "trusted": deal.trusted.address}
+
+    def keep(settings: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        return referee.measured("tune", {}, settings, inputs, stream, compute)
+
+    return search(
+        model.value,
+        deal.trusted.value,
+        game.repairer,
+        referee.lab,
+        stream,
+        trials=trials,
+        folds=folds,
+        every=game.every,
+        budget=game.budget,
+        keep=keep,
+    )
+
+
+def resolve(games: Sequence[Game], wanted: bool, referee: Referee) -> list[Game]:
+    """The games of a settings file, their repairers with the settings that ``tuned: true`` asks for.
+
+    Games that differ in attack, target, poison rate or seed alone share one search, through the store.
+
+    Raises:
+        SettingError: a game has no repairer to tune.
+    """
+    if not wanted:
+        return list(games)
+    tuned_games: list[Game] = []
+    for game in games:
+        if not isinstance(game, Robustness):
+            raise SettingError(f"tuned: {game.kind!r} has no repairer; only 'robustness' has")
+        tuned_games.append(game.replace(repairer=tuned(game, referee).repairer))
+    return tuned_games
+
+
+def _within(repairer: Repairer) -> Settings:
+    """The repairer's own values of the searched settings, cut to their ranges."""
+    return {name: min(max(getattr(repairer, name), tried.low), tried.high) for name, tried in repairer.ranges.items()}
+
+
+def _count(
+    repairer: Repairer,
+    copy: Classifier,
+    rest: Trusted,
+    held_out: Trusted,
+    own: OwnTrigger,
+    every: int,
+    lab: Lab,
+    seed: Seed,
+) -> list[dict[str, int]]:
+    """For the copy and at every look: how many held-out images are right, and how many stamped ones obey."""
+    stamped = own.stamp(held_out)
+
+    def look(step: int, model: Classifier) -> dict[str, int]:
+        right = predict(model, held_out.images) == held_out.labels
+        obeyed = predict(model, stamped.images) == own.target
+        return {
+            "step": step,
+            "right": int(right.sum()),
+            "images": len(right),
+            "obeyed": int(obeyed.sum()),
+            "stamped": len(obeyed),
+        }
+
+    return [
+        look(0, copy),
+        *(look(step, model) for step, model in watched(repairer, copy, rest, every, lab, seed, name="trial")),
+    ]
+
+
+def pooled(counts: Sequence[Sequence[dict[str, int]]]) -> list[Reading]:
+    """The readings of a configuration: counts of all folds added up, step by step."""
+    sums: dict[int, Counter[str]] = {}
+    for fold in counts:
+        for look in fold:
+            sums.setdefault(look["step"], Counter()).update({name: look[name] for name in look if name != "step"})
+    before = sums[0]["right"]
+    return [
+        Reading(step, each["obeyed"] / max(1, each["stamped"]), (before - each["right"]) / each["images"])
+        for step, each in sorted(sums.items())
+    ]
+
+
+def _best(readings: Sequence[Reading], budget: float) -> Reading:
+    """The lowest success within the budget; the unrepaired copy always is."""
+    admissible = [one for one in readings if one.lost <= budget + 1e-9]
+    return min(admissible, key=lambda one: (one.success, one.lost))
