@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
+from bezoar.defenses.self_poisoning import LEARNT, OwnTrigger, poison_copy
 from bezoar.errors import SettingError
 from bezoar.games.repairing import Look, blind_step, cross_validated
 from bezoar.lab import Lab
@@ -28,6 +29,37 @@ FEW_CLASSES = 4
 
 
 @dataclass(frozen=True)
+class Power:
+    """Whether the audit would have found a backdoor that the owner plants in a copy of the model.
+
+    Attributes:
+        target: the class to which it leads.
+        success: share of trusted images of other classes that it leads there, in the copy.
+        suspect: the class that the detector finds most suspicious in the copy.
+        p_value: of that class.
+    """
+
+    target: int
+    success: Estimate
+    suspect: int
+    p_value: float
+
+    @property
+    def found(self) -> bool:
+        """Whether the right class is called suspicious."""
+        return self.p_value < ALPHA and self.suspect == self.target
+
+    def sentence(self, classes: tuple[str, ...]) -> str:
+        """What it means for the audit, in one sentence."""
+        planted = f"a backdoor that was planted in a copy of the model (class {classes[self.target]!r})"
+        if self.success.value < LEARNT:
+            return f"{planted} did not take (success {self.success}), so what would have been found is unknown"
+        if self.found:
+            return f"{planted} would have been found (p = {self.p_value:.2g})"
+        return f"{planted} would not have been found either (p = {self.p_value:.2g}), so this says little"
+
+
+@dataclass(frozen=True)
 class Audit:
     """The answer to "is my model backdoored?".
 
@@ -37,6 +69,7 @@ class Audit:
         p_value: of the worst class against the others, corrected for its being the worst of k.
         inspection: scores, evidence and reconstructed triggers per class.
         accuracy: of the model on the trusted images; low if class names and outputs do not match.
+        power: where nothing was found, whether something would have been; None if that was not asked.
     """
 
     verdict: Verdict
@@ -44,6 +77,7 @@ class Audit:
     p_value: float
     inspection: Inspection
     accuracy: Estimate
+    power: Power | None = None
 
     def as_json(self, classes: tuple[str, ...]) -> dict[str, Any]:
         """Plain values, classes by name."""
@@ -59,12 +93,27 @@ class Audit:
             "p_value": self.p_value,
             "suspected_class": classes[seen.suspect],
             "accuracy_on_trusted": self.accuracy.as_json(),
+            "power": None
+            if self.power is None
+            else {
+                "planted_class": classes[self.power.target],
+                "success": self.power.success.as_json(),
+                "suspected_class": classes[self.power.suspect],
+                "p_value": self.power.p_value,
+                "found": self.power.found,
+            },
             "classes": per_class,
         }
 
 
-def audit(model: Classifier, trusted: Trusted, detector: Detector, lab: Lab, seed: Seed) -> Audit:
-    """Inspect one model and test its worst class against the others (Grubbs' test on the detector's scores)."""
+def audit(
+    model: Classifier, trusted: Trusted, detector: Detector, lab: Lab, seed: Seed, *, power: bool = True
+) -> Audit:
+    """Inspect one model and test its worst class against the others (Grubbs' test on the detector's scores).
+
+    Where nothing is found, the same is asked of a copy in which a backdoor was planted, unless `power` is false:
+    it takes as long again, and without it "nothing found" means little.
+    """
     accuracy = proportion(predict(model, trusted.images) == trusted.labels)
     inspection = detector.inspect(model, trusted, lab, seed / "audit")
     p_value = outlier_p_value(inspection.scores)
@@ -76,7 +125,19 @@ def audit(model: Classifier, trusted: Trusted, detector: Detector, lab: Lab, see
         reason = f"class {worst!r} needs far less of a trigger than the others (p = {p_value:.2g})"
         return Audit("suspicious", reason, p_value, inspection, accuracy)
     reason = f"no class stands out; the most suspicious is {worst!r} (p = {p_value:.2g})"
-    return Audit("nothing found", reason, p_value, inspection, accuracy)
+    found = Audit("nothing found", reason, p_value, inspection, accuracy)
+    return replace(found, power=power_of(model, trusted, detector, lab, seed / "power")) if power else found
+
+
+def power_of(model: Classifier, trusted: Trusted, detector: Detector, lab: Lab, seed: Seed) -> Power:
+    """Plant a backdoor of one's own in a copy of the model, and ask the detector about the copy."""
+    channels, height, width = trusted.images.shape[1:]
+    own = OwnTrigger.draw((channels, height, width), len(trusted.classes), seed / "trigger")
+    copy = poison_copy(model, trusted, own, lab, seed / "copy")
+    stamped = own.stamp(trusted)
+    inspection = detector.inspect(copy, trusted, lab, seed / "audit")
+    success = proportion(predict(copy, stamped.images) == own.target)
+    return Power(own.target, success, inspection.suspect, outlier_p_value(inspection.scores))
 
 
 def _silence(inspection: Inspection, trusted: Trusted) -> str:

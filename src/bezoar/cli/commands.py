@@ -64,6 +64,7 @@ def audit(
     std: Numbers = None,
     size: Size = None,
     detector: Annotated[str, typer.Option(help="Which detector; see 'bezoar list detectors'.")] = "neural_cleanse",
+    power: Annotated[bool, typer.Option(help="Where nothing is found, ask whether something would have been.")] = True,
     changes: Changes = None,
     out: Out = None,
     seed: SeedNumber = 0,
@@ -80,7 +81,7 @@ def audit(
 
     network = owning.Network(architecture, classes, mean, std, size)
     suspicious = owning.audit(
-        model, trusted, network, detector, changes or [], out=out, seed=seed, device=device, as_json=json
+        model, trusted, network, detector, changes or [], power=power, out=out, seed=seed, device=device, as_json=json
     )
     raise typer.Exit(1 if suspicious else 0)
 

@@ -44,6 +44,7 @@ def audit(
     detector: str,
     changes: Sequence[str],
     *,
+    power: bool,
     out: Path | None,
     seed: int,
     device: str,
@@ -53,7 +54,7 @@ def audit(
     player = _player("detectors", detector, changes)
     assert isinstance(player, Detector)
     loaded, trusted, lab = _load(path, folder, network, device)
-    found = owner.audit(loaded.model, trusted, player, lab, Seed(seed))
+    found = owner.audit(loaded.model, trusted, player, lab, Seed(seed), power=power)
     _warn(found.accuracy.value, trusted)
     document: dict[str, Any] = {
         "model": str(path),
@@ -76,6 +77,8 @@ def audit(
             f"{player.kind} on {path}", ["class", "score", *(name.replace("_", " ") for name in evidence)], rows
         )
         stdout.print(f"{found.verdict.upper()}: {found.reason}", highlight=False)
+        if found.power is not None:
+            stdout.print(f"Power: {found.power.sentence(trusted.classes)}", highlight=False)
         if out is not None:
             stdout.print(f"Report: {out / 'report.html'}", highlight=False)
     return found.verdict == "suspicious"

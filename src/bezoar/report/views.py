@@ -76,12 +76,13 @@ def audit_page(path: Path, audit: Audit, *, trusted: Trusted, model_name: str, p
     note = (
         "If this is far below what you know of your model, its outputs and your class names may be in different orders."
     )
+    power = "" if audit.power is None else f"\n\n{_sentence(audit.power.sentence(classes))}"
     write_page(
         path,
         title=f"bezoar audit of {model_name}",
         verdict=headline[audit.verdict].verdict,
         tone=headline[audit.verdict].tone,
-        summary=f"{audit.reason[:1].upper()}{audit.reason[1:]}.\n\n{_AUDIT_MEANS[audit.verdict]}",
+        summary=f"{_sentence(audit.reason)}\n\n{_AUDIT_MEANS[audit.verdict]}{power}",
         sections=[
             Section("Is this the right model?", note, accuracy),
             Section("What does the detector see?", figures=figures),
@@ -91,6 +92,10 @@ def audit_page(path: Path, audit: Audit, *, trusted: Trusted, model_name: str, p
         ],
         provenance=provenance,
     )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 _AUDIT_MEANS = {
