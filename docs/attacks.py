@@ -1,6 +1,6 @@
 """Write docs/attacks.md from the committed rows of results/attacks/: what each attack does to undefended models.
 
-No number in it is typed by hand. Run by `make docs`.
+No measured number in it is typed by hand. Run by `make docs`.
 """
 
 from __future__ import annotations
@@ -111,12 +111,12 @@ def _seeds(values: Sequence[float]) -> str:
 
 def _setting(found: Sequence[Row]) -> str:
     seeds = sorted({row["game"]["seed"] for row in found})
-    made = found[0]["provenance"]
     hours = sum(row["seconds"] for row in found) / 3600
-    return (
-        f"{len(found)} games on seeds {', '.join(map(str, seeds))}, {hours:.1f} hours of {made['threads']} thread "
-        f"({made['device']}, torch {made['torch']}, commit {made['commit']})"
-    )
+    made = [
+        f"{name} {', '.join(sorted({str(row['provenance'][name]) for row in found}))}"
+        for name in ("device", "threads", "torch", "commit")
+    ]
+    return f"{len(found)} games on seeds {', '.join(map(str, seeds))}, {hours:.1f} hours ({', '.join(made)})"
 
 
 def main() -> None:

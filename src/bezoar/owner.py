@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
-from bezoar.defenses.self_poisoning import LEARNT, OwnTrigger, poison_copy
+from bezoar.defenses.self_poisoning import OwnTrigger, poison_copy
 from bezoar.errors import SettingError
 from bezoar.games.repairing import Look, blind_step, cross_validated
 from bezoar.lab import Lab
@@ -24,6 +24,9 @@ Verdict = Literal["suspicious", "nothing found", "inconclusive"]
 ALPHA = 0.05
 """Family-wise level: of clean models whose classes are exchangeable, one in twenty is called suspicious."""
 
+TAKEN = 0.5
+"""A planted backdoor that works less often than this has not taken."""
+
 FEW_CLASSES = 4
 """With fewer classes there is nothing to compare the worst one with."""
 
@@ -34,9 +37,10 @@ class Power:
 
     Attributes:
         target: the class to which it leads.
-        success: share of trusted images of other classes that it leads there, in the copy.
+        success: share of trusted images of other classes that it leads there, in the copy; on the half that the
+            copy was not taught with.
         suspect: the class that the detector finds most suspicious in the copy.
-        p_value: of that class.
+        p_value: of that class; 1 where an audit of the copy would be inconclusive.
     """
 
     target: int
@@ -52,7 +56,7 @@ class Power:
     def sentence(self, classes: tuple[str, ...]) -> str:
         """What it means for the audit, in one sentence."""
         planted = f"a backdoor that was planted in a copy of the model (class {classes[self.target]!r})"
-        if self.success.value < LEARNT:
+        if self.success.value < TAKEN:
             return f"{planted} did not take (success {self.success}), so what would have been found is unknown"
         if self.found:
             return f"{planted} would have been found (p = {self.p_value:.2g})"
@@ -118,11 +122,12 @@ def audit(
     inspection = detector.inspect(model, trusted, lab, seed / "audit")
     p_value = outlier_p_value(inspection.scores)
     worst = trusted.classes[inspection.suspect]
-    reason = _silence(inspection, trusted)
+    reason = _silence(detector, inspection, trusted)
     if reason:
         return Audit("inconclusive", reason, p_value, inspection, accuracy)
     if p_value < ALPHA:
-        reason = f"class {worst!r} needs far less of a trigger than the others (p = {p_value:.2g})"
+        stands_out = "needs far less of a trigger than" if inspection.triggers is not None else "is quite unlike"
+        reason = f"class {worst!r} {stands_out} the others (p = {p_value:.2g})"
         return Audit("suspicious", reason, p_value, inspection, accuracy)
     reason = f"no class stands out; the most suspicious is {worst!r} (p = {p_value:.2g})"
     found = Audit("nothing found", reason, p_value, inspection, accuracy)
@@ -133,15 +138,21 @@ def power_of(model: Classifier, trusted: Trusted, detector: Detector, lab: Lab, 
     """Plant a backdoor of one's own in a copy of the model, and ask the detector about the copy."""
     channels, height, width = trusted.images.shape[1:]
     own = OwnTrigger.draw((channels, height, width), len(trusted.classes), seed / "trigger")
-    copy = poison_copy(model, trusted, own, lab, seed / "copy")
-    stamped = own.stamp(trusted)
+    rest, held_out = trusted.folds(2, seed / "folds")[0]
+    copy = poison_copy(model, rest, own, lab, seed / "copy")
+    stamped = own.stamp(held_out)
     inspection = detector.inspect(copy, trusted, lab, seed / "audit")
     success = proportion(predict(copy, stamped.images) == own.target)
-    return Power(own.target, success, inspection.suspect, outlier_p_value(inspection.scores))
+    silent = bool(_silence(detector, inspection, trusted))
+    return Power(own.target, success, inspection.suspect, 1.0 if silent else outlier_p_value(inspection.scores))
 
 
-def _silence(inspection: Inspection, trusted: Trusted) -> str:
+def _silence(detector: Detector, inspection: Inspection, trusted: Trusted) -> str:
     """Why this inspection says nothing, or an empty text."""
+    if not bool(inspection.scores.isfinite().all()):
+        return "the model gives no finite scores; are its weights finite?"
+    if not detector.normal:
+        return f"{detector.kind!r} ranks classes but cannot tell how far is too far; ask 'neural_cleanse' as well"
     if inspection.abstained:
         return f"the detector abstained: {inspection.abstained}"
     if len(trusted.classes) < FEW_CLASSES:

@@ -126,6 +126,11 @@ class Attack(Component):
         """A model of the attacker's own, which it is handed as `Lab.surrogate`; None if it needs none."""
         return None
 
+    @property
+    def reads_recipe(self) -> bool:
+        """Whether what it does to the data depends on the victim's public recipe."""
+        return False
+
     @abstractmethod
     def probe(self, test: Dataset, memory: Mapping[str, Tensor], lab: Lab, seed: Seed) -> Probe:
         """The images with which the referee tests the attack on a model."""
@@ -222,6 +227,8 @@ class Detector(Component):
     """A player that says how suspicious each class of a model is."""
 
     family: ClassVar[str] = "detectors"
+    normal: ClassVar[bool] = True
+    """Whether the scores of harmless classes are near enough to normal for the outlier test of an audit."""
 
     @abstractmethod
     def inspect(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Inspection:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from bezoar.component import Settings
-from bezoar.defenses.self_poisoning import OwnTrigger, poison_copy
+from bezoar.defenses.self_poisoning import OwnTrigger, identity, poison_copy
 from bezoar.errors import SettingError
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
@@ -25,8 +26,14 @@ from bezoar.records import Trusted
 from bezoar.roles import Repairer
 from bezoar.seed import Seed
 
+TRIALS, FOLDS = 20, 3
+"""How many configurations ``tuned: true`` tries, and how many repairs judge each."""
+
 TUNING_SEED = 1_000_000
 """A search that a game asks for uses models and images of this seed, which no game reports."""
+
+TAKEN = 0.5
+"""A backdoor of the defender's own that works less often than this on held-out images has not taken."""
 
 Keep = Callable[[dict[str, Any], Callable[[], dict[str, Any]]], dict[str, Any]]
 """Something that remembers what a computation with some settings gave, so that a killed search resumes."""
@@ -93,8 +100,8 @@ def search(
     lab: Lab,
     seed: Seed,
     *,
-    trials: int = 20,
-    folds: int = 3,
+    trials: int = TRIALS,
+    folds: int = FOLDS,
     every: int = 50,
     budget: float = 0.02,
     keep: Keep | None = None,
@@ -104,21 +111,17 @@ def search(
     Every configuration repairs one copy for each fold of the trusted images, taught and repaired without that fold
     and judged by it; readings are pooled over folds step by step. Successive halving drops the hopeless ones after
     fewer folds. The winner has the lowest success within the budget, ties go to the smaller loss; a configuration
-    that never stays within it counts with its unrepaired copy. Trial 0 is the repairer as it was given, so a search
-    never does worse than none by its own measure. The search itself is deterministic: resumed with the same `keep`
+    that never stays within it counts with its unrepaired copy. Trial 0 is the repairer as it was given, with the
+    searched settings cut to their ranges. The search itself is deterministic: resumed with the same `keep`
     it goes the same way.
 
     Raises:
-        SettingError: the repairer names nothing to search, optuna is missing, or there are fewer images than folds.
+        SettingError: the search cannot be made (see `require_searchable`), or the defender's own backdoor did not
+            take, so that nothing can be learnt from undoing it.
     """
-    if not repairer.ranges:
-        raise SettingError(f"repairer: {repairer.kind!r} has no settings to search")
-    if not 2 <= folds <= len(trusted):
-        raise SettingError(f"folds: {folds} is not between 2 and the number of trusted images, {len(trusted)}")
-    try:
-        import optuna  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise SettingError("a search needs optuna: pip install 'bezoar[tune]'") from None
+    require_searchable(repairer, len(trusted), folds)
+    import optuna  # noqa: PLC0415 - an extra
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     channels, height, width = trusted.images.shape[1:]
     own = OwnTrigger.draw((channels, height, width), len(trusted.classes), seed / "trigger")
@@ -132,7 +135,13 @@ def search(
                 copies[number] = poison_copy(suspect, rest, own, lab, seed / "copy" / number)
             return {"looks": _count(candidate, copies[number], rest, held_out, own, every, lab, seed / "fold" / number)}
 
-        settings = {"repairer": candidate.identity(), "fold": number, "folds": folds, "every": every}
+        settings = {
+            "repairer": candidate.identity(),
+            "fold": number,
+            "folds": folds,
+            "every": every,
+            "own": identity(),
+        }
         return (compute() if keep is None else keep(settings, compute))["looks"]
 
     finished: list[Trial] = []
@@ -146,6 +155,12 @@ def search(
         best = Reading(0, 1.0, 0.0)
         for number in range(folds):
             counts.append(count(candidate, number))
+            planted = pooled(counts)[0].success
+            if planted < TAKEN:
+                raise SettingError(
+                    f"trusted: the backdoor that the defender plants in a copy works on only {planted:.0%} of held-out "
+                    f"images, so nothing can be learnt from undoing it; use more than {len(trusted)} trusted images"
+                )
             best = _best(pooled(counts), budget)
             trial.report(best.success, number + 1)
             if number + 1 < folds and trial.should_prune():
@@ -165,7 +180,7 @@ def search(
     return Search(finished, folds, winner, repairer.replace(**winner.settings))
 
 
-def tuned(game: Robustness, referee: Referee, *, trials: int = 20, folds: int = 3) -> Search:
+def tuned(game: Robustness, referee: Referee, *, trials: int = TRIALS, folds: int = FOLDS) -> Search:
     """The search that a game's settings ask for: once for its data, recipe, number of trusted images and repairer.
 
     The model is a clean one of the victim's public recipe and the images are another draw, both of `TUNING_SEED`, so
@@ -176,6 +191,7 @@ def tuned(game: Robustness, referee: Referee, *, trials: int = 20, folds: int = 
     """
     if game.repairer is None:
         raise SettingError("tuned: this game has no repairer")
+    require_searchable(game.repairer, game.trusted, folds)
     referee = referee.publishing(game.recipe)
     seed = Seed(TUNING_SEED)
     deal = game.deal(referee, seed)
@@ -210,12 +226,36 @@ def resolve(games: Sequence[Game], wanted: bool, referee: Referee) -> list[Game]
     """
     if not wanted:
         return list(games)
-    tuned_games: list[Game] = []
+    return [game.replace(repairer=tuned(game, referee).repairer) for game in require_tunable(games)]
+
+
+def require_tunable(games: Sequence[Game]) -> list[Robustness]:
+    """The same games, all of which can be tuned.
+
+    Raises:
+        SettingError: one cannot; nothing has been trained or searched yet.
+    """
+    tunable: list[Robustness] = []
     for game in games:
-        if not isinstance(game, Robustness):
-            raise SettingError(f"tuned: {game.kind!r} has no repairer; only 'robustness' has")
-        tuned_games.append(game.replace(repairer=tuned(game, referee).repairer))
-    return tuned_games
+        if not isinstance(game, Robustness) or game.repairer is None:
+            raise SettingError(f"tuned: a {game.kind!r} game without a repairer has nothing to tune")
+        require_searchable(game.repairer, game.trusted, FOLDS)
+        tunable.append(game)
+    return tunable
+
+
+def require_searchable(repairer: Repairer, trusted: int, folds: int) -> None:
+    """See that a search can be made, before anything is computed for it.
+
+    Raises:
+        SettingError: the repairer names nothing to search, there are fewer images than folds, or optuna is missing.
+    """
+    if not repairer.ranges:
+        raise SettingError(f"repairer: {repairer.kind!r} has no settings to search")
+    if not 2 <= folds <= trusted:
+        raise SettingError(f"folds: {folds} is not between 2 and the number of trusted images, {trusted}")
+    if find_spec("optuna") is None:
+        raise SettingError("a search needs optuna: pip install 'bezoar[tune]'")
 
 
 def _within(repairer: Repairer) -> Settings:

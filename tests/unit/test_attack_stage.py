@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from bezoar.attacks.badnets import BadNets
 from bezoar.errors import SettingError
+from bezoar.games.referee import Made, Recipe, Referee
 from bezoar.lab import Lab
 from bezoar.records import Poison, as_float, as_stored
+from bezoar.roles import Splits
 from bezoar.seed import Seed
+from bezoar.store import Store
 from bezoar.testing import toy
 from bezoar.training.batches import Batch, batches
 from bezoar.training.sgd import Sgd
@@ -65,6 +70,21 @@ def test_freezing_needs_a_recipe_whose_augmentation_is_known():
         SettingError, match=r"attack\.stage: 'post_augment_frozen' needs a victim whose trainer is 'sgd'"
     ):
         BadNets(poisons=9, stage="post_augment_frozen").poison(toy.dataset(), Lab(), toy.SEED)
+
+
+def test_another_augmentation_is_another_poison_in_the_store_where_the_stage_reads_it(tmp_path: Path):
+    pool = Made(Splits(toy.dataset(), toy.unseen()), "toy")
+    referees = [
+        Referee(Store(tmp_path)).publishing(Recipe(toy.architecture(), Sgd(augmentation=augmentation)))
+        for augmentation in ("none", "crop_flip")
+    ]
+    frozen = BadNets(poisons=9, stage="post_augment_frozen")
+    one, other = (referee.collect(pool, frozen, toy.SEED) for referee in referees)
+    assert one.address != other.address
+    assert not torch.equal(one.value.images, other.value.images)
+    assert other.value.settled
+    one, other = (referee.collect(pool, BadNets(poisons=9), toy.SEED) for referee in referees)
+    assert one.address == other.address
 
 
 def test_the_default_stage_leaves_addresses_as_they_were_before_there_was_a_choice():

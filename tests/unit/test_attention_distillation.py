@@ -38,9 +38,19 @@ def test_a_dead_layer_gives_no_nan():
 
 def test_what_is_compared_are_the_four_residual_stages_and_not_the_stem():
     model = ResNet18(width=16).build((3, 32, 32), toy.CLASSES, Seed(0)).eval()
-    blocks = model.stages(torch.rand(2, 3, 32, 32))
-    assert [tuple(one.shape) for one in CHEAP._attention(blocks)] == [(2, 1024), (2, 256), (2, 64), (2, 16)]
-    assert len(CHEAP.replace(layers=2)._attention(blocks)) == 2
+    images = torch.rand(2, 3, 32, 32)
+    blocks = model.stages(images)
+    assert [tuple(one.shape) for one in CHEAP._attention(blocks, images)] == [(2, 1024), (2, 256), (2, 64), (2, 16)]
+    assert len(CHEAP.replace(layers=2)._attention(blocks, images)) == 2
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5, 4), (2, 5, 4, 6)], ids=["channels first", "channels last"])
+def test_channels_are_told_from_the_sides_of_an_image(shape: tuple[int, ...]):
+    """Six channels over 5 x 4 positions, of images with that aspect."""
+    block = torch.rand(shape, generator=Seed(1).generator())
+    (found,) = CHEAP._attention([block], torch.rand(2, 3, 10, 8))
+    energy = block.square().sum(1 if shape[1] == 6 else 3).flatten(1)
+    assert torch.allclose(found, energy / energy.norm(dim=1, keepdim=True), atol=1e-5)
 
 
 def test_the_trace_gives_stages_and_logits_of_one_pass():
@@ -73,7 +83,7 @@ def test_attention_pulls_the_student_towards_the_teacher(monkeypatch: pytest.Mon
 
     def gap(model: Classifier) -> float:
         with torch.no_grad():
-            pairs = zip(*(CHEAP._attention(one.stages(images)) for one in (model, teacher)), strict=True)
+            pairs = zip(*(CHEAP._attention(one.stages(images), images) for one in (model, teacher)), strict=True)
             return sum(float((a - b).square().mean()) for a, b in pairs)
 
     def after(weight: float) -> float:

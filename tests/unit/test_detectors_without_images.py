@@ -70,6 +70,13 @@ def test_scores_have_no_unit(trusted: Trusted):
     assert torch.allclose(one, three, rtol=0.02, atol=0.02)
 
 
+def test_the_size_of_a_batch_changes_nothing(trusted: Trusted, monkeypatch: pytest.MonkeyPatch):
+    model = linear(torch.randn(6, 6, generator=Seed(5).generator()))
+    whole = CHEAP.inspect(model, trusted, toy.lab(), Seed(0)).evidence["margin"]
+    monkeypatch.setattr("bezoar.defenses.detectors.maximum_margin.AT_ONCE", 5)
+    assert torch.allclose(CHEAP.inspect(model, trusted, toy.lab(), Seed(0)).evidence["margin"], whole, atol=1e-5)
+
+
 def test_margins_are_own_logit_minus_the_largest_other():
     logits = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 7.0]])
     assert margins(logits, torch.tensor([0, 1])).tolist() == [1.0, -2.0]
@@ -96,6 +103,8 @@ def test_the_gamma_test_says_nothing_where_there_is_nothing_to_compare_with():
     assert gamma_p_value(torch.tensor([1.0, 2.0, 9.0])) == 1.0
     assert gamma_p_value(torch.tensor([1.0, 1.0, 1.0, 9.0])) == 1.0
     assert gamma_p_value(torch.tensor([-1.0, 1.0, 2.0, 9.0])) == 1.0
+    assert gamma_p_value(torch.tensor([5.0, 5.0000005, 5.0, 9.0])) == 1.0
+    assert gamma_p_value(torch.tensor([5.0, float("nan"), 4.0, 9.0])) == 1.0
 
 
 def test_robust_deviations_ignore_the_outlier_that_they_find():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -93,14 +94,21 @@ def test_the_tuning_after_pruning_is_real():
 
 
 @pytest.mark.parametrize("freeze", [True, False])
-def test_reset_channels_grow_back_unless_they_are_frozen(freeze: bool):
-    repairer = CHEAP.replace(freeze_pruned=freeze, lr=0.05)
+def test_reset_filters_and_scales_stay_at_zero_and_shifts_do_if_they_are_frozen(freeze: bool):
+    """A filter's gradient has the scale as a factor and the other way round, so neither can leave zero alone."""
+    repairer = CHEAP.replace(freeze_pruned=freeze, lr=0.05, steps=20)
     models = repairer.repair(toy.suspect(), toy.trusted(), toy.lab(), toy.SEED)
     convolution, norm = last_convolution(next(models))
     gone = (convolution.weight == 0).flatten(1).all(1)
     convolution, norm = last_convolution(deque(models, maxlen=1).pop())
-    still = (convolution.weight == 0).flatten(1).all(1) & (norm.weight == 0) & (norm.bias == 0)
-    assert torch.equal(still, gone) if freeze else not bool(still.any())
+    assert torch.equal((convolution.weight == 0).flatten(1).all(1), gone)
+    assert torch.equal(norm.weight == 0, gone)
+    assert torch.equal(norm.bias == 0, gone) if freeze else not bool((norm.bias[gone] == 0).any())
+
+
+def test_a_layer_keeps_at_least_one_channel():
+    zero = (pruned(CHEAP.replace(rate=0.999)).state_dict()["blocks.2.0.body.2.0.weight"] == 0).flatten(1).all(1)
+    assert int(zero.sum()) == 63
 
 
 def test_the_referee_looks_right_after_pruning():
@@ -117,6 +125,25 @@ def test_the_last_convolution_is_the_body_s_whatever_the_shortcut():
         assert len(found) == 20
         assert found[-1].convolution is model.get_submodule(name)
         assert all(one.norm is not None for one in found)
+
+
+def test_gates_and_patch_embeddings_are_no_convolutions_to_prune():
+    """Squeeze-and-excitation ends in a gate, a transformer begins with an embedding; both are convolutions by class."""
+    images = Batch(torch.rand(2, 3, 32, 32), torch.tensor([0, 1]), torch.tensor([0, 1]))
+    gated = Classifier.wrap(timm.create_model("legacy_seresnet18", num_classes=4), toy.CLASSES).eval()
+    assert convolutions(gated, [images])[-1].convolution is gated.get_submodule("module.layer4.1.conv2")
+    transformer = timm.create_model("vit_tiny_patch16_224", num_classes=4, img_size=32)
+    assert convolutions(Classifier.wrap(transformer, toy.CLASSES).eval(), [images]) == []
+
+
+def test_a_norm_belongs_to_a_convolution_only_if_nothing_comes_between():
+    """Before an activation block the next block's norm takes a sum, not the convolution's output."""
+    width = 4
+    convolution, norm = nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width)
+    between = nn.Sequential(convolution, nn.Tanh(), norm, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 4))
+    images = Batch(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]), torch.tensor([0, 1]))
+    (found,) = convolutions(Classifier.wrap(between, toy.CLASSES).eval(), [images])
+    assert found.norm is None
 
 
 def test_a_model_without_convolutions_is_refused_in_words():

@@ -8,6 +8,7 @@ from typing import ClassVar
 import pytest
 import torch
 
+from bezoar.defenses.detectors.last_layer import LastLayer
 from bezoar.lab import Lab
 from bezoar.measure.estimates import proportion
 from bezoar.models.classifier import Classifier
@@ -78,6 +79,19 @@ def test_a_planted_backdoor_that_is_missed_or_taken_for_another_class_is_said_to
 def test_a_planted_backdoor_that_did_not_take_proves_nothing():
     power = Power(2, proportion(torch.arange(20) < 7), 2, 0.001)
     assert "did not take" in power.sentence(toy.CLASSES)
+
+
+def test_a_detector_whose_scores_are_not_normal_gives_no_verdict():
+    """Its outliers are more frequent than the test knows; it still ranks."""
+    found = audit(toy.suspect().eval(), toy.trusted(), LastLayer(), toy.lab(), Seed(0))
+    assert found.verdict == "inconclusive"
+    assert "ranks classes but cannot tell how far is too far" in found.reason
+
+
+def test_scores_that_are_no_numbers_are_inconclusive():
+    found = asked(torch.tensor([0.0, float("nan"), 1.0, 0.0]))
+    assert (found.verdict, found.power) == ("inconclusive", None)
+    assert "no finite scores" in found.reason
 
 
 def test_nobody_needs_to_ask_for_the_power():

@@ -15,6 +15,7 @@ from bezoar.defenses.repairers.batchnorm_recalibration import BatchNormRecalibra
 from bezoar.defenses.repairers.pivotal_tuning import RESNET18_PARAMETERS, PivotalTuning
 from bezoar.defenses.repairers.unlearning import Unlearning
 from bezoar.defenses.repairers.weight_decay import WeightDecay
+from bezoar.errors import SettingError
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
 from bezoar.models.resnet import ResNet18, SmallResNet
@@ -54,6 +55,12 @@ def test_weight_decay_is_plain_sgd_with_the_configured_rate_and_decay(suspect: C
         optimizer.step()
     for name, value in student.state_dict().items():
         torch.testing.assert_close(repaired.state_dict()[name], value)
+
+
+def test_unlearning_needs_a_detector_that_reconstructs_triggers(suspect: Classifier, trusted: Trusted) -> None:
+    repairer = build(Repairer, {"kind": "unlearning", "detector": "last_layer"})
+    with pytest.raises(SettingError, match=r"repairer\.detector: 'last_layer' reconstructs no trigger"):
+        next(iter(repairer.repair(suspect, trusted, Lab(), Seed(0))))
 
 
 def test_batchnorm_recalibration_moves_running_averages_and_no_weight(suspect: Classifier, trusted: Trusted) -> None:

@@ -183,6 +183,14 @@ def test_every_repairer_that_trains_names_what_to_search_and_its_own_defaults_li
     assert set(FinePruning.ranges) == {"lr", "rate"}
 
 
+def test_an_own_backdoor_that_did_not_take_teaches_nothing(monkeypatch: pytest.MonkeyPatch):
+    """Taught for a single step: all settings would look alike, and noise would choose the winner."""
+    monkeypatch.setattr("bezoar.defenses.self_poisoning.EPOCHS", 0)
+    monkeypatch.setattr("bezoar.defenses.self_poisoning.LEAST_STEPS", 1)
+    with pytest.raises(SettingError, match=r"plants in a copy works on only .* use more than 72 trusted images"):
+        found(trials=2)
+
+
 def test_what_cannot_be_searched_is_said(game: Robustness, tmp_path: Any):
     with pytest.raises(SettingError, match="'batchnorm_recalibration' has no settings to search"):
         search(toy.suspect(), trusted(), BatchNormRecalibration(), Lab(), Seed(0))

@@ -49,6 +49,11 @@ class Stamping(DataPoisoning):
         """What the trigger is made with."""
         return self.trigger.wanted_model
 
+    @property
+    def reads_recipe(self) -> bool:
+        """Where the trigger is stamped after the victim's augmentation."""
+        return self.stage != "pre_augment"
+
     def stamp_training(
         self, images: Float[Tensor, "n c h w"], rows: Int64[Tensor, "n"], lab: Lab, key: Seed
     ) -> Float[Tensor, "n c h w"]:
@@ -64,8 +69,8 @@ class Stamping(DataPoisoning):
         rows = draw(self.eligible(clean), self.poisons, seed / "rows")
         secret = secret_of(seed)
         stamp = self._in_stage(lambda images, rows: self.stamp_training(images, rows, lab, key_of(secret)), lab, seed)
-        images, settled = stamped(clean, rows, stamp), self.stage == "post_augment_frozen"
-        return Poison(rows, images, torch.full((len(rows),), self.target), memory={"key": secret}, settled=settled)
+        images, labels = stamped(clean, rows, stamp), torch.full((len(rows),), self.target)
+        return Poison(rows, images, labels, memory={"key": secret}, settled=self.reads_recipe)
 
     def probe(self, test: Dataset, memory: Mapping[str, Tensor], lab: Lab, seed: Seed) -> Probe:
         """Every test image of another class, with the full trigger."""
@@ -74,7 +79,7 @@ class Stamping(DataPoisoning):
 
     def _in_stage(self, stamp: Stamp, lab: Lab, seed: Seed) -> Stamp:
         """The stamp, on images that have been augmented once where the stage asks for that."""
-        if self.stage == "pre_augment":
+        if not self.reads_recipe:
             return stamp
         if not isinstance(lab.trainer, Sgd):
             raise SettingError(f"attack.stage: {self.stage!r} needs a victim whose trainer is 'sgd'")

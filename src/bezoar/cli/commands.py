@@ -190,7 +190,8 @@ def tune(
 ) -> None:
     """Search settings of a game's repairer without an oracle, on a copy that the defender poisons itself.
 
-    The search sees neither the attack nor the test set. A settings file with 'tuned: true' plays with the winner.
+    The search sees neither the attack nor the test set. A settings file with 'tuned: true' plays with the winner of
+    20 trials on 3 folds.
 
     Example: bezoar tune demo --preset pivotal_tuning --trials 20
     """

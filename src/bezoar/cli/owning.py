@@ -70,7 +70,7 @@ def audit(
     else:
         evidence = list(found.inspection.evidence)
         rows = [
-            [each["class"], f"{each['score']:.2f}", *(f"{each[name]:.2f}" for name in evidence)]
+            [each["class"], f"{each['score']:.2f}", *(f"{each[name]:.3g}" for name in evidence)]
             for each in document["classes"]
         ]
         print_table(

@@ -23,7 +23,7 @@ from bezoar.report.trials import trial_chart
 from bezoar.sweep import PACKAGED, Results, plan, play, read_game, read_settings
 from bezoar.sweep import sweep as play_all
 from bezoar.testing import check as hold_to_tests
-from bezoar.tuning import resolve, tuned
+from bezoar.tuning import require_tunable, resolve, tuned
 
 
 def run(
@@ -65,14 +65,24 @@ def sweep(
     described = read_settings(source, preset)
     games = plan(described, changes)
     referee = make_referee(device, data)
-    if not dry_run:
+    if dry_run and described.tuned:
+        require_tunable(games)
+    elif not dry_run:
         games = resolve(games, described.tuned, referee)
     path = results or Path(f"{source if source in PACKAGED else Path(source).with_suffix('')}.jsonl")
     kept = Results(path)
     missing = [game for game in games if "result" not in kept.rows.get(game.address(referee), {})]
     if dry_run:
         if as_json:
-            print_json({"games": [game.describe() for game in games], "to_play": len(missing), "results": str(path)})
+            described_games = [game.describe() for game in games]
+            print_json(
+                {
+                    "games": described_games,
+                    "to_play": len(missing),
+                    "tuned": described.tuned,
+                    "results": str(path),
+                }
+            )
         else:
             stdout.print(f"{len(games)} games, {len(missing)} of them to play; rows go to {path}", highlight=False)
             if described.tuned:
@@ -101,7 +111,7 @@ def tune(
     as_json: bool,
 ) -> None:
     """Search settings of a game's repairer, and print every trial and the winner."""
-    game = read_game(source, preset=preset, changes=changes)
+    game = plan(read_settings(source, preset), changes)[0]  # what a grid varies a search does not see
     if not isinstance(game, Robustness):
         raise SettingError(f"{source}: a {game.kind} game has no repairer to tune; use one of 'robustness'")
     found = tuned(game, make_referee(device, data), trials=trials, folds=folds)
@@ -125,7 +135,7 @@ def tune(
     ]
     columns = ["trial", *names, "folds", "step", "own success", "lost"]
     print_table(f"{found.repairer.kind}: trials on the defender's own backdoor (* wins)", columns, rows)
-    winner = " ".join(f"repairer.{name}={value:.6g}" for name, value in found.winner.settings.items())
+    winner = " ".join(f"repairer.{name}={value!r}" for name, value in found.winner.settings.items())
     stdout.print(f"The winner: {winner}", highlight=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,8 +22,8 @@ POISONED = 0.5
 LEARNT = 0.95
 """The defender's copy is poisoned well enough once so many of those obey the trigger."""
 
-EPOCHS = 20
-"""After so many epochs it has to do as it is."""
+EPOCHS, LEAST_STEPS = 20, 100
+"""After so many epochs, and so many steps where epochs are short, it has to do as it is."""
 
 FINE = WeightDecay(lr=0.01, weight_decay=0, augmentation="none")
 """How the defender poisons its copy: plain fine-tuning (A25)."""
@@ -60,7 +61,7 @@ def poison_copy(suspect: Classifier, trusted: Trusted, own: OwnTrigger, lab: Lab
     """A copy of the suspect that obeys the defender's trigger as well (spec 4.3, A25).
 
     It is fine-tuned with half of the trusted images of other classes stamped and the rest as they are, until 95 % of
-    the stamped ones are taken for the target, or for 20 epochs.
+    all such images, stamped, are taken for the target, or for 20 epochs (at least 100 steps).
     """
     stamped = own.stamp(trusted)
     chosen = torch.zeros(len(stamped), dtype=torch.bool)
@@ -70,7 +71,7 @@ def poison_copy(suspect: Classifier, trusted: Trusted, own: OwnTrigger, lab: Lab
     images[others[chosen]], labels[others[chosen]] = stamped.images[chosen], own.target
     mixed = Trusted(images, labels, trusted.classes)
     epoch = -(-len(mixed) // FINE.batch_size)
-    lessons = FINE.replace(steps=EPOCHS * epoch).repair(suspect, mixed, lab, seed / "lessons")
+    lessons = FINE.replace(steps=max(EPOCHS * epoch, LEAST_STEPS)).repair(suspect, mixed, lab, seed / "lessons")
     student = suspect
     for number, student in enumerate(lessons, start=1):
         if number % epoch == 0 and _obeys(student, stamped) >= LEARNT:
@@ -80,3 +81,15 @@ def poison_copy(suspect: Classifier, trusted: Trusted, own: OwnTrigger, lab: Lab
 
 def _obeys(model: Classifier, stamped: Trusted) -> float:
     return float((predict(model, stamped.images) == stamped.labels).float().mean())
+
+
+def identity() -> dict[str, Any]:
+    """What an address of something made with a defender's own backdoor depends on besides its inputs."""
+    return {
+        "revision": 1,
+        "poisoned": POISONED,
+        "learnt": LEARNT,
+        "epochs": EPOCHS,
+        "least_steps": LEAST_STEPS,
+        "fine": FINE.identity(),
+    }

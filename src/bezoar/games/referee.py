@@ -132,7 +132,10 @@ class Referee:
     def collect(self, data: Made[Splits], attack: DataPoisoning, seed: Seed) -> Made[Poison]:
         """What the attacker changes in the training data."""
         lab = self.attackers_lab(data, attack, seed)
-        stage = Stage("collect", {"attack": attack.identity()}, str(seed / "collect"), _inputs(data, lab))
+        settings = {"attack": attack.identity()}
+        if attack.reads_recipe and self.lab.trainer is not None:
+            settings["trainer"] = self.lab.trainer.identity()
+        stage = Stage("collect", settings, str(seed / "collect"), _inputs(data, lab))
 
         def compute() -> Artefact:
             return pack_poison(attack.poison(data.value.train, lab.value, seed / "collect"))

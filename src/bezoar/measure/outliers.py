@@ -11,6 +11,9 @@ from torch import Tensor
 
 MAD_TO_SIGMA = 1.4826
 
+ALIKE = 1e-4
+"""Statistics whose relative spread is smaller are alike, and no distribution can be fitted to them."""
+
 
 def outlier_p_value(scores: Float[Tensor, "k"]) -> float:
     """Family-wise p-value of the highest score against the others: Grubbs' (1950) one-sided test.
@@ -44,14 +47,14 @@ def gamma_p_value(statistics: Float[Tensor, "k"]) -> float:
 
     A Gamma distribution with location 0 is fitted to the k - 1 others by maximum likelihood; p is the probability
     that the largest of k draws from it reaches the one that was found: 1 - F(max)^k. With fewer than 4 classes, or
-    others without spread or sign, there is nothing to compare with, and the answer is 1.
+    with others that are alike, not positive or not finite, there is nothing to compare with, and the answer is 1.
 
     The fit is taken for the truth, so the test is liberal: of sets of 20 draws from one Gamma distribution it calls
     about three in ten outliers at level .1 (tested). `outlier_p_value` knows how little k - 1 values say.
     """
     values = np.sort(statistics.double().numpy())
     others = values[:-1]
-    if len(values) < 4 or others[0] <= 0 or np.ptp(others) == 0:
+    if len(values) < 4 or not np.isfinite(values).all() or others[0] <= 0 or np.ptp(others) < ALIKE * others[-1]:
         return 1.0
     shape, _, scale = stats.gamma.fit(others, floc=0)
     below = float(stats.gamma.logcdf(values[-1], shape, scale=scale))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from bezoar.component import register
@@ -12,7 +12,17 @@ from bezoar.models.classifier import Classifier, StagedClassifier
 from bezoar.roles import Architecture
 from bezoar.seed import Seed
 
-Width = Annotated[int, Field(ge=16)]
+
+def _wide_enough(width: int) -> int:
+    if width < 16:
+        raise ValueError(
+            f"{width} is too narrow: torch corrupts memory on some CPUs below 16 channels (oneDNN issue 6035); "
+            "use at least 16"
+        )
+    return width
+
+
+Width = Annotated[int, AfterValidator(_wide_enough)]
 """Channels. With fewer than 16, torch corrupts memory on CPUs with AVX-512: oneDNN's gradient of a strided 1x1
 convolution writes past its buffer where an image holds fewer channels than a vector register (uxlfoundation/oneDNN
 issue 6035, open; seen with torch 2.14 and 2.15)."""

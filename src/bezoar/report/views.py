@@ -76,13 +76,16 @@ def audit_page(path: Path, audit: Audit, *, trusted: Trusted, model_name: str, p
     note = (
         "If this is far below what you know of your model, its outputs and your class names may be in different orders."
     )
+    means = _AUDIT_MEANS[audit.verdict]
+    if audit.verdict == "suspicious" and seen.triggers is None:
+        means = f"{means.partition('Look at')[0]}This detector shows no trigger: audit with another one, then repair."
     power = "" if audit.power is None else f"\n\n{_sentence(audit.power.sentence(classes))}"
     write_page(
         path,
         title=f"bezoar audit of {model_name}",
         verdict=headline[audit.verdict].verdict,
         tone=headline[audit.verdict].tone,
-        summary=f"{_sentence(audit.reason)}\n\n{_AUDIT_MEANS[audit.verdict]}{power}",
+        summary=f"{_sentence(audit.reason)}\n\n{means}{power}",
         sections=[
             Section("Is this the right model?", note, accuracy),
             Section("What does the detector see?", figures=figures),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -27,8 +29,11 @@ class LastLayer(Detector):
 
     Our reconstruction: DFBScanner (Yu et al., 2026) combines several anomaly indicators of the last layer and
     takes the maximum over classes; only its abstract was at hand, so which indicators and how they are combined
-    is our choice, made before any model was looked at, and its rates are not ours.
+    is our choice, made before any model was looked at, and its rates are not ours. Means of absolute deviations
+    are skewed, so an audit ranks classes by them but gives no verdict.
     """
+
+    normal: ClassVar[bool] = False
 
     def inspect(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Inspection:
         """Evidence per class: the five numbers.
@@ -40,8 +45,11 @@ class LastLayer(Detector):
         head = suspect.head
         if not isinstance(head, nn.Linear):
             raise SettingError("detector: 'last_layer' reads a linear head, and this model ends otherwise")
-        held = {name: parameter.detach().cpu().float() for name, parameter in head.named_parameters()}
-        evidence = indicators(held["weight"], held.get("bias", torch.zeros(head.out_features)))
+        bias = cast("Tensor | None", head.bias)
+        evidence = indicators(
+            head.weight.detach().cpu().float(),
+            torch.zeros(head.out_features) if bias is None else bias.detach().cpu().float(),
+        )
         scores = torch.stack([robust_z(values).abs() for values in evidence.values()]).mean(0)
         return Inspection(scores, evidence=evidence)
 

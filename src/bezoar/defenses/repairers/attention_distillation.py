@@ -17,7 +17,7 @@ from bezoar.defenses.repairers.fine_tuning import FineTuning, LearningRate, Step
 from bezoar.errors import SettingError
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier, frozen
-from bezoar.records import Trusted
+from bezoar.records import Trusted, as_float
 from bezoar.roles import Range
 from bezoar.seed import Seed
 from bezoar.training.batches import Batch
@@ -30,8 +30,8 @@ class AttentionDistillation(FineTuning):
 
     The teacher is a copy of the suspect that was fine-tuned for `teacher_steps` steps and is frozen then; the
     student starts at the suspect. A(F) = sum over channels of |F|^power, divided by its L2 norm over positions
-    (spec 3.4). Layers: the outputs of the last `layers` blocks, without the stem (A19). Defaults: Table V for
-    CIFAR-10.
+    (spec 3.4). Layers: of the block outputs that have positions at all, the last `layers`, but never the first, which
+    is the stem's (A19). Defaults: Table V for CIFAR-10.
     """
 
     ranges: ClassVar[Mapping[str, Range]] = {
@@ -58,10 +58,11 @@ class AttentionDistillation(FineTuning):
 
         def objective(model: Classifier, batch: Batch) -> Tensor:
             with torch.no_grad():
-                wanted = self._attention(teacher.stages(batch.images))
+                wanted = self._attention(teacher.stages(batch.images), batch.images)
             blocks, logits = model.trace(batch.images)
             apart = [
-                functional.mse_loss(own, other) for own, other in zip(self._attention(blocks), wanted, strict=True)
+                functional.mse_loss(own, other)
+                for own, other in zip(self._attention(blocks, batch.images), wanted, strict=True)
             ]
             return functional.cross_entropy(logits, batch.labels) + self.attention_lambda * torch.stack(apart).sum()
 
@@ -73,26 +74,34 @@ class AttentionDistillation(FineTuning):
         lessons = apprentice.fine_tune(suspect.copy(), trusted, cross_entropy, lab, seed)
         return frozen(deque(lab.progress.track(lessons, "teacher", self.teacher_steps), maxlen=1).pop())
 
-    def _attention(self, blocks: list[Tensor]) -> list[Float[Tensor, "n p"]]:
+    def _attention(self, blocks: list[Tensor], images: Tensor) -> list[Float[Tensor, "n p"]]:
         """The attention maps of the blocks that are compared, over p positions each."""
-        maps = [_positions(block) for block in blocks]
+        maps = [_positions(block, images) for block in blocks]
         maps = [each for each in maps if each.shape[2] > 1]
         compared = maps[-min(self.layers, max(1, len(maps) - 1)) :]
         return [attention_map(each, self.power) for each in compared]
 
     def _require_maps(self, suspect: Classifier, trusted: Trusted, lab: Lab) -> None:
         with torch.no_grad():
-            blocks = frozen(suspect).stages(trusted.images[:1].to(lab.device).float() / 255)
-        if not self._attention(blocks):
+            images = as_float(trusted.images[:1].to(lab.device))
+            blocks = frozen(suspect).stages(images)
+        if not self._attention(blocks, images):
             raise SettingError(
                 "repairer: 'attention_distillation' compares what blocks attend to, and no block of this model gives "
                 "feature maps or tokens; use 'weight_decay' or 'pivotal_tuning'"
             )
 
 
-def _positions(block: Tensor) -> Float[Tensor, "n c p"]:
-    """Feature maps [n, c, h, w] or tokens [n, p, c] with channels in the middle and positions last."""
-    return block.flatten(2) if block.ndim > 3 else block.transpose(1, 2)
+def _positions(block: Tensor, images: Tensor) -> Float[Tensor, "n c p"]:
+    """Feature maps [n, c, h, w] or [n, h, w, c], or tokens [n, p, c], with channels in the middle and positions last.
+
+    Some transformers keep channels last; a map has the images' aspect, which tells its sides from its channels.
+    """
+    if block.ndim == 3:
+        return block.transpose(1, 2)
+    height, width = images.shape[2:]
+    sides = [block.shape[left] * width == block.shape[left + 1] * height for left in (1, 2)]
+    return block.flatten(1, 2).transpose(1, 2) if sides == [True, False] else block.flatten(2)
 
 
 def attention_map(features: Float[Tensor, "n c p"], power: float) -> Float[Tensor, "n p"]:

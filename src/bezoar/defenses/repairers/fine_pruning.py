@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -33,9 +32,10 @@ class FinePruning(FineTuning):
 
     A backdoor may live in channels that clean images do not use. Activity is the mean of ReLU(BN(conv)) over 10
     batches of trusted images in evaluation mode; a channel's filter goes to zero together with the scale and
-    shift of its batch normalisation, which would leak a constant otherwise (spec 3.3). ``layers: all`` resets
-    that share of every convolution (A18); `freeze_pruned` keeps reset channels at zero while fine-tuning, which
-    may grow them back otherwise. The first model comes right after pruning. Defaults: Table V for CIFAR-10.
+    shift of its batch normalisation, which would leak a constant otherwise (spec 3.3). Filter and scale are each
+    other's factor in the gradient, so both stay at zero while fine-tuning; the shift may move, unless
+    `freeze_pruned`. ``layers: all`` resets that share of every convolution (A18). At least one channel of a layer
+    stays. The first model comes right after pruning. Defaults: Table V for CIFAR-10.
     """
 
     ranges: ClassVar[Mapping[str, Range]] = {"lr": Range(0.001, 0.1), "rate": Range(0.5, 0.99)}
@@ -58,7 +58,7 @@ class FinePruning(FineTuning):
         """The student right after pruning, then after each of `steps` steps.
 
         Raises:
-            SettingError: the suspect has no convolution.
+            SettingError: the suspect has no convolution to prune.
         """
         student = suspect.copy().eval()
         stream = batches(trusted, self.batch_size, seed / "activity", device=lab.device, epochs=None)
@@ -66,8 +66,8 @@ class FinePruning(FineTuning):
         found = convolutions(student, looks)
         if not found:
             raise SettingError(
-                "repairer: 'fine_pruning' prunes channels of convolutions, and this model has none; "
-                "use 'weight_decay' or 'pivotal_tuning'"
+                "repairer: 'fine_pruning' prunes channels of convolutions, and this model has none, or none behind its "
+                "first layer; use 'weight_decay' or 'pivotal_tuning'"
             )
         chosen = found if self.layers == "all" else found[-1:]
         pruned = [Pruned(channels, channels.least_active(self.rate)) for channels in chosen]
@@ -91,8 +91,9 @@ class Channels:
     activity: Float[Tensor, "c"]
 
     def least_active(self, rate: float) -> Int64[Tensor, "_"]:
-        """The round(rate c) channels with the lowest activity."""
-        return self.activity.argsort(stable=True)[: round(rate * len(self.activity))]
+        """The round(rate c) channels with the lowest activity, but never all."""
+        count = len(self.activity)
+        return self.activity.argsort(stable=True)[: min(round(rate * count), count - 1)]
 
 
 @dataclass(frozen=True)
@@ -117,32 +118,42 @@ class Pruned:
 def convolutions(model: Classifier, looks: list[Batch]) -> list[Channels]:
     """The model's convolutions in the order in which they run, with their mean activity over some batches.
 
+    A batch normalisation belongs to a convolution if it takes its very output, and nothing in between. Where some
+    convolutions have one, the others are left out: they are gates, or project into a sum. The patch embedding of
+    a transformer is no convolution to prune.
+
     Args:
         model: in evaluation mode; left as it is, hooks included.
         looks: trusted images.
     """
-    ran: list[nn.Module] = []
+    made: dict[int, nn.Conv2d] = {}
+    ran: list[nn.Conv2d] = []
+    norms: dict[nn.Conv2d, nn.BatchNorm2d] = {}
     sums: dict[nn.Module, Tensor] = {}
 
-    def watch(layer: nn.Module, _: object, output: Tensor) -> None:
-        ran.append(layer)
+    def watch(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         sums[layer] = sums.get(layer, torch.zeros((), device=output.device)) + output.relu().mean((0, 2, 3))
+        if isinstance(layer, nn.Conv2d):
+            ran.append(layer)
+            made[id(output)] = layer
+            alive.append(output)  # so that no other tensor gets its identity
+        elif isinstance(layer, nn.BatchNorm2d) and id(inputs[0]) in made:
+            norms[made[id(inputs[0])]] = layer
+
+    alive: list[Tensor] = []
 
     layers = [layer for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d))]
     handles = [layer.register_forward_hook(watch) for layer in layers]
     try:
         with mode(model, training=False):
             for batch in looks:
-                ran.clear()
+                for kept in (ran, made, alive):
+                    kept.clear()
                 model(batch.images)
     finally:
         for handle in handles:
             handle.remove()
-    found: list[Channels] = []
-    for layer, follower in pairwise([*ran, None]):
-        if isinstance(layer, nn.Conv2d):
-            norm = follower if isinstance(follower, nn.BatchNorm2d) else None
-            if norm is not None and norm.num_features != layer.out_channels:
-                norm = None
-            found.append(Channels(layer, norm, sums[norm if norm is not None else layer] / len(looks)))
-    return found
+    if not norms and len(ran) == 1 and sum(isinstance(layer, nn.Linear) for layer in model.modules()) > 1:
+        return []
+    chosen = [layer for layer in ran if layer in norms] if norms else ran
+    return [Channels(layer, norms.get(layer), sums[norms.get(layer, layer)] / len(looks)) for layer in chosen]

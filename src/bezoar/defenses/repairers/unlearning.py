@@ -14,6 +14,7 @@ from torch.nn import functional
 from bezoar.component import register
 from bezoar.defenses.detectors.neural_cleanse import NeuralCleanse
 from bezoar.defenses.repairers.fine_tuning import FineTuning
+from bezoar.errors import SettingError
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
 from bezoar.records import Trusted
@@ -42,8 +43,17 @@ class Unlearning(FineTuning):
     stamped: Annotated[float, Field(gt=0, le=1)] = 0.2
 
     def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
-        """The student after each of `steps` steps."""
+        """The student after each of `steps` steps.
+
+        Raises:
+            SettingError: the detector is one that reconstructs no triggers.
+        """
         found = self.detector.inspect(suspect, trusted, lab, seed / "detector")
+        if found.triggers is None and not found.abstained:
+            raise SettingError(
+                f"repairer.detector: {self.detector.kind!r} reconstructs no trigger that could be unlearnt; "
+                "use 'neural_cleanse'"
+            )
         draws = (seed / "stamped").generator()
         even = cycle((True, False))
 
