@@ -24,20 +24,21 @@ from bezoar.training.sgd import Sgd
 from bezoar.triggers.perturbation import Perturbation
 
 
-@register("parameter_controlled", paper="arXiv:2305.09671, Algorithm 5")
+@register("parameter_controlled", paper="arXiv:2305.09671, Algorithm 5", revision=2)
 class ParameterControlled(CodePoisoning):
     """Train on poisoned and clean batches in turn; a poisoned batch may move a random share of the parameters alone.
 
-    A mask over single parameters (`fraction` of each tensor) is drawn once. Even steps, from 0: a batch of
-    stamped images with the target label (a `share` of its images), after which every entry outside the mask is
-    put back. Odd steps: a clean batch, all entries move. Each kind of step has an optimiser of its own
+    A mask over single parameters (`fraction` of each tensor) is drawn once. Even steps, from 0: a batch of which a
+    `share` is stamped and has the target label, after which every entry outside the mask is put back. Odd steps: a clean batch, all entries move. Each kind of step has an optimiser of its own
     and takes as many steps as the victim's recipe, so neither momentum nor weight decay carries a
     poisoned gradient outside the mask, on that step or a later one. Poisoned steps run in evaluation mode:
-    the statistics of batch normalisation belong to clean images (spec 2.7, A14).
+    the statistics of batch normalisation belong to clean images (spec 2.7, A14). Algorithm 5's poisoned batches
+    hold nothing else (``share: 1``); evaluation mode itself then becomes the trigger, and the model is useless
+    (docs/decisions/0006).
     """
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
-    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
     target: Annotated[int, Field(ge=0)] = 0
     trigger: Trigger = Perturbation()
 
