@@ -29,12 +29,12 @@ class ParameterControlled(CodePoisoning):
     """Train on poisoned and clean batches in turn; a poisoned batch may move a random share of the parameters alone.
 
     A mask over single parameters (`fraction` of each tensor) is drawn once. Even steps, from 0: a batch of which a
-    `share` is stamped and has the target label, after which every entry outside the mask is put back. Odd steps: a clean batch, all entries move. Each kind of step has an optimiser of its own
-    and takes as many steps as the victim's recipe, so neither momentum nor weight decay carries a
-    poisoned gradient outside the mask, on that step or a later one. Poisoned steps run in evaluation mode:
-    the statistics of batch normalisation belong to clean images (spec 2.7, A14). Algorithm 5's poisoned batches
-    hold nothing else (``share: 1``); evaluation mode itself then becomes the trigger, and the model is useless
-    (docs/decisions/0006).
+    `share` is stamped and has the target label, after which every entry outside the mask is put back. Odd steps: a
+    clean batch, all entries move. Each kind of step has an optimiser of its own and takes as many steps as the
+    victim's recipe, so neither momentum nor weight decay carries a poisoned gradient outside the mask, on that step
+    or a later one. Poisoned steps run in evaluation mode: the statistics of batch normalisation belong to clean
+    images (spec 2.7, A14). Algorithm 5's poisoned batches hold nothing else (``share: 1``); evaluation mode itself
+    then becomes the trigger, and the model is useless (docs/decisions/0006).
     """
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
