@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner, Result
 from world import CLEANSE, UNLEARNING, WORLD
 
+from bezoar.cli import app
 from bezoar.component import build
 from bezoar.games.detectability import Detectability
 from bezoar.games.referee import Referee
@@ -50,3 +52,15 @@ def detectability() -> Detectability:
 def played(robustness: Robustness, referee: Referee) -> dict[str, Any]:
     """The result of the robustness game."""
     return robustness.play(referee)
+
+
+@pytest.fixture
+def bezoar(home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a command in the session's store."""
+    monkeypatch.setenv("BEZOAR_HOME", str(home))
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*words: str | Path) -> Result:
+        return CliRunner().invoke(app, [str(word) for word in words])
+
+    return call

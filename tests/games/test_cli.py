@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
-from typer.testing import CliRunner, Result
 from world import ROBUSTNESS, UNLEARNING
 
 from bezoar import __version__
-from bezoar.cli import app, demonstration
+from bezoar.cli import demonstration
 from bezoar.cli.demonstration import write_images
 from bezoar.component import build
 from bezoar.data.export import read_overlay
@@ -25,18 +24,6 @@ from bezoar.games.robustness import Robustness
 from bezoar.models.files import load_model, save_model
 from bezoar.roles import DataSource, Detector
 from bezoar.seed import Seed
-
-
-@pytest.fixture
-def bezoar(home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run a command in the session's store."""
-    monkeypatch.setenv("BEZOAR_HOME", str(home))
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*words: str | Path) -> Result:
-        return CliRunner().invoke(app, [str(word) for word in words])
-
-    return call
 
 
 @pytest.fixture(scope="module")

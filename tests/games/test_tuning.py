@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
 from world import WORLD
 
 from bezoar import tuning
-from bezoar.cli import app
 from bezoar.errors import SettingError
 from bezoar.games.referee import Referee
 from bezoar.sweep import plan, read_settings
@@ -28,18 +26,6 @@ SMALL: dict[str, Any] = {
     "game": "robustness",
     "repairer": {"kind": "weight_decay", "steps": 4, "batch_size": 30},
 }
-
-
-@pytest.fixture
-def bezoar(home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run a command in the session's store."""
-    monkeypatch.setenv("BEZOAR_HOME", str(home))
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*words: str | Path) -> Result:
-        return CliRunner().invoke(app, [str(word) for word in words])
-
-    return call
 
 
 def write(path: Path, settings: dict[str, Any]) -> Path:
