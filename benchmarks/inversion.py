@@ -118,14 +118,14 @@ def measure(*, quick: bool) -> Report:
 def prepare(game: Detectability, referee: Referee, job: Path) -> Bench:
     """Train the twins or take them from the store, and lay the peer's job out."""
     seed = Seed(game.seed)
-    data = referee.splits(game.data)
+    deal = game.deal(referee, seed)
+    data, trusted = deal.data, deal.trusted.value
     poison = referee.collect(data, game.attack, seed)
     sys.stderr.write("  the demo's poisoned model and its clean twin, trained unless stored ...\n")
     models = {
         "poisoned": referee.train(data, poison, game.recipe, seed).value,
         "clean": referee.train(data, None, game.recipe, seed).value,
     }
-    trusted = referee.trusted(data, game.trusted, seed)
     detector = game.detector
     assert isinstance(detector, NeuralCleanse)
     for name, model in models.items():

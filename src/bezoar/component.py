@@ -39,7 +39,8 @@ class Component(BaseModel, ABC):
     member is a leaf class and is given `kind`, `paper` and `revision` by `register`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # defaults are validated too, or a default of 8 and a given 8 (which becomes 8.0) would have two addresses
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     family: ClassVar[str] = ""
     kind: ClassVar[str] = ""

@@ -10,6 +10,7 @@ from pydantic import Field
 from bezoar import component
 from bezoar.component import Component, assign, build, canonical, digest, members, override, register
 from bezoar.errors import SettingError
+from bezoar.roles import Trigger
 
 
 @pytest.fixture
@@ -151,6 +152,13 @@ def test_an_identity_changes_with_any_setting_and_any_nested_revision(orchard, m
     assert digest(basket.identity()) != first
     monkeypatch.setattr(orchard.Apple, "revision", 1)
     assert digest(basket.identity()) == first
+
+
+def test_a_setting_at_its_default_has_the_address_of_one_that_is_not_given():
+    """A whole number as the default of a float must not be told from the same number given."""
+    for kind in members("triggers"):
+        default = build(Trigger, kind)
+        assert canonical(build(Trigger, default.describe()).identity()) == canonical(default.identity())
 
 
 def test_a_digest_does_not_depend_on_the_order_of_keys():
