@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bezoar.component import build
+from bezoar.component import build, canonical
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
 from bezoar.store import Store
@@ -31,6 +31,15 @@ def _without_revisions(value: Any) -> Any:
 
 def _label(path: Path) -> str:
     return str(path.relative_to(ROOT))
+
+
+def _results(experiment: Path) -> Path:
+    """Where an experiment's rows are committed."""
+    return ROOT / "results" / experiment.relative_to(ROOT / "experiments").with_suffix(".jsonl")
+
+
+def _presets(path: Path) -> list[str | None]:
+    return list(yaml.safe_load(path.read_text()).get("presets") or [None])
 
 
 @pytest.mark.parametrize("script", ["catalogue", "results", "attacks"])
@@ -59,5 +68,18 @@ def test_every_committed_row_was_measured_with_the_present_revisions(path: Path,
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=_label)
 def test_every_experiment_can_be_planned(path: Path) -> None:
     """All of its presets: unknown names and values out of range are found before anybody waits for them."""
-    for preset in yaml.safe_load(path.read_text()).get("presets") or [None]:
+    for preset in _presets(path):
         assert plan(read_settings(path, preset))
+
+
+@pytest.mark.parametrize("path", [path for path in EXPERIMENTS if _results(path).is_file()], ids=_label)
+def test_committed_rows_are_those_of_their_experiment(path: Path) -> None:
+    """Neither left over from settings that have changed since, nor missing: the file is what its sweep would make."""
+    measured = {canonical(json.loads(line)["game"]) for line in _results(path).read_text().splitlines()}
+    planned: set[str] = set()
+    for preset in _presets(path):
+        described = read_settings(path, preset)
+        if described.tuned:
+            return  # what a search will find is not known before it
+        planned |= {canonical(game.identity()) for game in plan(described)}
+    assert measured == planned
