@@ -42,7 +42,7 @@ def _presets(path: Path) -> list[str | None]:
     return list(yaml.safe_load(path.read_text()).get("presets") or [None])
 
 
-@pytest.mark.parametrize("script", ["catalogue", "results", "attacks", "repairs"])
+@pytest.mark.parametrize("script", ["catalogue", "results", "attacks", "repairs", "detectors"])
 def test_a_generated_page_is_what_its_script_writes(script: str) -> None:
     """The remedy is `make docs`."""
     page = runpy.run_path(str(ROOT / "docs" / f"{script}.py"))["page"]
