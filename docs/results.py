@@ -40,13 +40,22 @@ def page() -> str:
     for name, title in (("unlearning", "Unlearning"), ("pivotal_tuning", "Pivotal Tuning")):
         found = rows(f"demo/{name}")
         if found:
-            parts += ["", f"## {title}, seed by seed", "", *repairs(found), "", *criteria(found)]
+            parts += ["", f"## {title}, seed by seed", "", made(found), "", *repairs(found), "", *criteria(found)]
     for row in rows("demo/detection"):
-        parts += ["", "## Detection, twin by twin", "", *detection(row["result"])]
+        parts += ["", "## Detection, twin by twin", "", made([row]), "", *detection(row["result"])]
     found = rows("cifar10/badnets")
     if found:
         parts += ["", "# On CIFAR-10", "", *cifar10(found)]
     return "\n".join(parts) + "\n"
+
+
+def made(found: list[Row]) -> str:
+    """With what the rows were measured; floats differ between versions of torch and numbers of threads."""
+    facts = {
+        name: ", ".join(sorted({str(row["provenance"][name]) for row in found}))
+        for name in ("torch", "device", "threads", "commit")
+    }
+    return f"Measured with {', '.join(f'{name} {value}' for name, value in facts.items())}."
 
 
 def criteria(found: list[Row]) -> list[str]:
