@@ -26,7 +26,9 @@ from bezoar.component import Settings, assign, build, canonical, override
 from bezoar.errors import BezoarError, SettingError, StoreError, known
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
+from bezoar.games.robustness import Robustness
 from bezoar.store import write_whole
+from bezoar.tuning import FOLDS, require_searchable, tuned
 
 PACKAGED = ("demo",)
 """Settings files that come with bezoar and can be named without a path."""
@@ -151,6 +153,34 @@ def plan(described: SettingsFile, changes: Sequence[str] = ()) -> list[Game]:
         except SettingError as error:
             raise SettingError(f"at {canonical(point)}: {error}") from None
     return games
+
+
+def resolve(games: Sequence[Game], wanted: bool, referee: Referee) -> list[Game]:
+    """The games of a settings file, their repairers with the settings that ``tuned: true`` asks for.
+
+    Games that differ in attack, target, poison rate or seed alone share one search, through the store.
+
+    Raises:
+        SettingError: a game has no repairer to tune.
+    """
+    if not wanted:
+        return list(games)
+    return [game.replace(repairer=tuned(game, referee).repairer) for game in require_tunable(games)]
+
+
+def require_tunable(games: Sequence[Game]) -> list[Robustness]:
+    """The same games, all of which can be tuned.
+
+    Raises:
+        SettingError: one cannot; nothing has been trained or searched yet.
+    """
+    tunable: list[Robustness] = []
+    for game in games:
+        if not isinstance(game, Robustness) or game.repairer is None:
+            raise SettingError(f"tuned: a {game.kind!r} game without a repairer has nothing to tune")
+        require_searchable(game.repairer, game.trusted, FOLDS)
+        tunable.append(game)
+    return tunable
 
 
 def _points(grid: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:

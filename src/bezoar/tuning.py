@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
 from bezoar.component import Settings
 from bezoar.defenses.self_poisoning import OwnTrigger, identity, poison_copy
 from bezoar.errors import SettingError
-from bezoar.games.game import Game
 from bezoar.games.referee import Referee
 from bezoar.games.repairing import watched
 from bezoar.games.robustness import Robustness
@@ -125,25 +124,7 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     channels, height, width = trusted.images.shape[1:]
     own = OwnTrigger.draw((channels, height, width), len(trusted.classes), seed / "trigger")
-    parts = trusted.folds(folds, seed / "folds")
-    copies: dict[int, Classifier] = {}
-
-    def count(candidate: Repairer, number: int) -> list[dict[str, int]]:
-        def compute() -> dict[str, Any]:
-            rest, held_out = parts[number]
-            if number not in copies:
-                copies[number] = poison_copy(suspect, rest, own, lab, seed / "copy" / number)
-            return {"looks": _count(candidate, copies[number], rest, held_out, own, every, lab, seed / "fold" / number)}
-
-        settings = {
-            "repairer": candidate.identity(),
-            "fold": number,
-            "folds": folds,
-            "every": every,
-            "own": identity(),
-        }
-        return (compute() if keep is None else keep(settings, compute))["looks"]
-
+    judge = _Judge(suspect, trusted.folds(folds, seed / "folds"), own, every, lab, seed, keep)
     finished: list[Trial] = []
 
     def objective(trial: optuna.Trial) -> float:
@@ -154,14 +135,10 @@ def search(
         counts: list[list[dict[str, int]]] = []
         best = Reading(0, 1.0, 0.0)
         for number in range(folds):
-            counts.append(count(candidate, number))
-            planted = pooled(counts)[0].success
-            if planted < TAKEN:
-                raise SettingError(
-                    f"trusted: the backdoor that the defender plants in a copy works on only {planted:.0%} of held-out "
-                    f"images, so nothing can be learnt from undoing it; use more than {len(trusted)} trusted images"
-                )
-            best = _best(pooled(counts), budget)
+            counts.append(judge.counts(candidate, number))
+            readings = pooled(counts)
+            _require_taken(readings[0], len(trusted))
+            best = _best(readings, budget)
             trial.report(best.success, number + 1)
             if number + 1 < folds and trial.should_prune():
                 break
@@ -216,34 +193,6 @@ def tuned(game: Robustness, referee: Referee, *, trials: int = TRIALS, folds: in
     )
 
 
-def resolve(games: Sequence[Game], wanted: bool, referee: Referee) -> list[Game]:
-    """The games of a settings file, their repairers with the settings that ``tuned: true`` asks for.
-
-    Games that differ in attack, target, poison rate or seed alone share one search, through the store.
-
-    Raises:
-        SettingError: a game has no repairer to tune.
-    """
-    if not wanted:
-        return list(games)
-    return [game.replace(repairer=tuned(game, referee).repairer) for game in require_tunable(games)]
-
-
-def require_tunable(games: Sequence[Game]) -> list[Robustness]:
-    """The same games, all of which can be tuned.
-
-    Raises:
-        SettingError: one cannot; nothing has been trained or searched yet.
-    """
-    tunable: list[Robustness] = []
-    for game in games:
-        if not isinstance(game, Robustness) or game.repairer is None:
-            raise SettingError(f"tuned: a {game.kind!r} game without a repairer has nothing to tune")
-        require_searchable(game.repairer, game.trusted, FOLDS)
-        tunable.append(game)
-    return tunable
-
-
 def require_searchable(repairer: Repairer, trusted: int, folds: int) -> None:
     """See that a search can be made, before anything is computed for it.
 
@@ -263,34 +212,55 @@ def _within(repairer: Repairer) -> Settings:
     return {name: min(max(getattr(repairer, name), tried.low), tried.high) for name, tried in repairer.ranges.items()}
 
 
-def _count(
-    repairer: Repairer,
-    copy: Classifier,
-    rest: Trusted,
-    held_out: Trusted,
-    own: OwnTrigger,
-    every: int,
-    lab: Lab,
-    seed: Seed,
-) -> list[dict[str, int]]:
-    """For the copy and at every look: how many held-out images are right, and how many stamped ones obey."""
-    stamped = own.stamp(held_out)
+@dataclass
+class _Judge:
+    """Tries configurations fold by fold, each on a copy of the suspect that was poisoned without that fold."""
 
-    def look(step: int, model: Classifier) -> dict[str, int]:
-        right = predict(model, held_out.images) == held_out.labels
-        obeyed = predict(model, stamped.images) == own.target
-        return {
-            "step": step,
-            "right": int(right.sum()),
-            "images": len(right),
-            "obeyed": int(obeyed.sum()),
-            "stamped": len(obeyed),
+    suspect: Classifier
+    parts: list[tuple[Trusted, Trusted]]
+    own: OwnTrigger
+    every: int
+    lab: Lab
+    seed: Seed
+    keep: Keep | None
+    copies: dict[int, Classifier] = field(default_factory=dict[int, Classifier])
+
+    def counts(self, candidate: Repairer, number: int) -> list[dict[str, int]]:
+        """For the copy and at every look: how many held-out images are right, and how many stamped ones obey."""
+        settings = {
+            "repairer": candidate.identity(),
+            "fold": number,
+            "folds": len(self.parts),
+            "every": self.every,
+            "own": identity(),
         }
 
-    return [
-        look(0, copy),
-        *(look(step, model) for step, model in watched(repairer, copy, rest, every, lab, seed, name="trial")),
-    ]
+        def compute() -> dict[str, Any]:
+            return {"looks": self._looks(candidate, number)}
+
+        return (compute() if self.keep is None else self.keep(settings, compute))["looks"]
+
+    def _looks(self, candidate: Repairer, number: int) -> list[dict[str, int]]:
+        rest, held_out = self.parts[number]
+        if number not in self.copies:
+            seed = self.seed / "copy" / number
+            self.copies[number] = poison_copy(self.suspect, rest, self.own, self.lab, seed)
+        copy, stamped = self.copies[number], self.own.stamp(held_out)
+
+        def look(step: int, model: Classifier) -> dict[str, int]:
+            right = predict(model, held_out.images) == held_out.labels
+            obeyed = predict(model, stamped.images) == self.own.target
+            return {
+                "step": step,
+                "right": int(right.sum()),
+                "images": len(right),
+                "obeyed": int(obeyed.sum()),
+                "stamped": len(obeyed),
+            }
+
+        seed = self.seed / "fold" / number
+        repairs = watched(candidate, copy, rest, self.every, self.lab, seed, name="trial")
+        return [look(0, copy), *(look(step, model) for step, model in repairs)]
 
 
 def pooled(counts: Sequence[Sequence[dict[str, int]]]) -> list[Reading]:
@@ -304,6 +274,15 @@ def pooled(counts: Sequence[Sequence[dict[str, int]]]) -> list[Reading]:
         Reading(step, each["obeyed"] / max(1, each["stamped"]), (before - each["right"]) / each["images"])
         for step, each in sorted(sums.items())
     ]
+
+
+def _require_taken(copy: Reading, trusted: int) -> None:
+    """Refuse to learn from undoing a backdoor that is not there."""
+    if copy.success < TAKEN:
+        raise SettingError(
+            f"trusted: the backdoor that the defender plants in a copy works on only {copy.success:.0%} of held-out "
+            f"images, so nothing can be learnt from undoing it; use more than {trusted} trusted images"
+        )
 
 
 def _best(readings: Sequence[Reading], budget: float) -> Reading:

@@ -11,10 +11,11 @@ import pytest
 import yaml
 from world import WORLD
 
-from bezoar import tuning
+from bezoar import sweep
 from bezoar.errors import SettingError
 from bezoar.games.referee import Referee
-from bezoar.sweep import plan, read_settings
+from bezoar.sweep import plan, read_settings, resolve
+from bezoar.tuning import tuned
 
 SMALL: dict[str, Any] = {
     **WORLD,
@@ -50,11 +51,11 @@ def test_tune_prints_every_trial_and_draws_them(bezoar: Any, tmp_path: Path) -> 
 def test_tuned_games_of_all_attacks_and_seeds_share_one_winner(
     tmp_path: Path, referee: Referee, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "tuned", partial(tuning.tuned, trials=2, folds=2))
+    monkeypatch.setattr(sweep, "tuned", partial(tuned, trials=2, folds=2))
     grid = {"seed": [7, 8], "attack": [{"kind": "badnets", "poisons": 20}, {"kind": "wanet", "poisons": 9}]}
     described = read_settings(write(tmp_path / "sweep.yaml", {**SMALL, "tuned": True, "grid": grid}))
     assert described.tuned
-    games = tuning.resolve(plan(described), described.tuned, referee)
+    games = resolve(plan(described), described.tuned, referee)
     repairers = {json.dumps(game.describe()["repairer"]) for game in games}
     assert (len(games), len(repairers)) == (4, 1)
     assert sorted(game.describe()["attack"]["kind"] for game in games) == ["badnets", "badnets", "wanet", "wanet"]

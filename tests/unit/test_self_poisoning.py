@@ -22,9 +22,10 @@ from bezoar.records import Probe, Trusted, as_float
 from bezoar.roles import Attack, Repairer
 from bezoar.seed import Seed
 from bezoar.store import Store
+from bezoar.sweep import resolve
 from bezoar.testing import toy
 from bezoar.testing.watch import state
-from bezoar.tuning import Search, pooled, resolve, search, tuned
+from bezoar.tuning import Search, pooled, search, tuned
 
 REPAIRER = WeightDecay(steps=6, batch_size=12, augmentation="none")
 

@@ -1,8 +1,4 @@
-"""The commands and their options: names and help alone, so that ``--help`` is instant.
-
-What a command does stands in `bezoar.cli.demonstration`, `owning`, `poisoning` and `research`, which are imported when
-it runs.
-"""
+"""The commands and their options, so that ``--help`` is instant: what a command does is imported when it runs."""
 
 from __future__ import annotations
 

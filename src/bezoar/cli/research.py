@@ -20,10 +20,10 @@ from bezoar.records import Estimate
 from bezoar.report.canvas import save_figure
 from bezoar.report.results import results_page
 from bezoar.report.trials import trial_chart
-from bezoar.sweep import PACKAGED, Results, plan, play, read_game, read_settings
+from bezoar.sweep import PACKAGED, Results, plan, play, read_game, read_settings, require_tunable, resolve
 from bezoar.sweep import sweep as play_all
 from bezoar.testing import check as hold_to_tests
-from bezoar.tuning import require_tunable, resolve, tuned
+from bezoar.tuning import tuned
 
 
 def run(
