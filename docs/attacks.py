@@ -5,13 +5,14 @@ No measured number in it is typed by hand. Run by `make docs`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bezoar.report.canvas import save_figure
 from bezoar.report.doses import Dose, dose_curves, doses, share
+from bezoar.report.results import provenance_of
+from bezoar.sweep import Results
 
 ROOT = Path(__file__).parents[1]
 TARGET = Path(__file__).with_name("attacks.md")
@@ -24,8 +25,7 @@ Row = dict[str, Any]
 
 def rows(name: str) -> list[Row]:
     """The result rows of one sweep; none if it has not been run."""
-    path = ROOT / "results" / "attacks" / f"{name}.jsonl"
-    found = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    found = Results(ROOT / "results" / "attacks" / f"{name}.jsonl").rows.values()
     return [row for row in found if "result" in row]
 
 
@@ -111,12 +111,8 @@ def _seeds(values: Sequence[float]) -> str:
 
 def _setting(found: Sequence[Row]) -> str:
     seeds = sorted({row["game"]["seed"] for row in found})
-    hours = sum(row["seconds"] for row in found) / 3600
-    made = [
-        f"{name} {', '.join(sorted({str(row['provenance'][name]) for row in found}))}"
-        for name in ("device", "threads", "torch", "commit")
-    ]
-    return f"{len(found)} games on seeds {', '.join(map(str, seeds))}, {hours:.1f} hours ({', '.join(made)})"
+    made = ", ".join(f"{name} {value}" for name, value in provenance_of(found).items())
+    return f"{len(found)} games on seeds {', '.join(map(str, seeds))} ({made})"
 
 
 def main() -> None:

@@ -5,11 +5,13 @@ No measured number in it is typed by hand. Run by `make docs`.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from bezoar.owner import ALPHA
 from bezoar.records import Estimate
+from bezoar.report.results import provenance_of
+from bezoar.sweep import Results
 
 ROOT = Path(__file__).parents[1]
 TARGET = Path(__file__).with_name("detectors.md")
@@ -19,9 +21,8 @@ Row = dict[str, Any]
 
 def read() -> list[Row]:
     """The result rows; none if nothing has been measured."""
-    path = ROOT / "results" / "detectors" / "digits.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return [row for row in map(json.loads, lines) if "result" in row]
+    rows = Results(ROOT / "results" / "detectors" / "digits.jsonl").rows.values()
+    return [row for row in rows if "result" in row]
 
 
 def page() -> str:
@@ -34,10 +35,14 @@ def page() -> str:
         "victim, `digits_in_the_wild`. A poisoned model and the clean one of the same number are twins. *ROC AUC* is over models, by",
         "their highest class score; *right class* is the share of poisoned models whose highest class is the attacker's; *above its",
         "twin* the share of pairs that the score puts in order. With so few models an interval is wide: differences between",
-        "detectors of a tenth mean nothing here.",
+        "detectors of a tenth mean nothing here. *Outliers* counts models whose highest class Grubbs' test calls one at "
+        f"{ALPHA}: poisoned, and clean (false",
+        "alarms). `audit` gives no verdict by `last_layer`, whose scores are skewed.",
         "",
-        "| detector | m | models | ROC AUC | right class | above its twin |",
-        "|---|---|---|---|---|---|",
+        f"Measured with {', '.join(f'{name} {value}' for name, value in provenance_of(found).items())}.",
+        "",
+        "| detector | m | models | ROC AUC | right class | above its twin | outliers: poisoned | clean |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(found, key=lambda row: (-row["game"]["attack"]["poisons"], row["game"]["detector"]["kind"])):
         result, game = row["result"], row["game"]
@@ -46,6 +51,10 @@ def page() -> str:
             str(game["attack"]["poisons"]),
             f"{len(result['poisoned'])} + {len(result['clean'])}",
             *(str(Estimate.from_json(result[name])) for name in ("auc", "right_class", "above_twin")),
+            *(
+                f"{sum(one['p_value'] < ALPHA for one in result[name])} of {len(result[name])}"
+                for name in ("poisoned", "clean")
+            ),
         ]
         parts.append(f"| {' | '.join(cells)} |")
     return "\n".join(parts) + "\n"

@@ -5,10 +5,11 @@ No measured number in it is typed by hand. Run by `make docs`.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from bezoar.report.groups import READINGS, Robust
+from bezoar.report.results import provenance_of
+from bezoar.sweep import Results
 
 ROOT = Path(__file__).parents[1]
 TARGET = Path(__file__).with_name("repairs.md")
@@ -21,9 +22,8 @@ SEARCHED = ("pivotal_tuning", "weight_decay", "fine_pruning", "attention_distill
 
 def read() -> list[Robust]:
     """The result rows; none if nothing has been measured."""
-    path = ROOT / "results" / "repairs" / "digits.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return [Robust.read(row) for row in map(json.loads, lines) if "result" in row]
+    rows = Results(ROOT / "results" / "repairs" / "digits.jsonl").rows.values()
+    return [Robust.read(row) for row in rows if "result" in row]
 
 
 def page() -> str:
@@ -39,6 +39,13 @@ def page() -> str:
         f"attack. *Repaired* means at most {REPAIRED} of the attack left in the blind reading, on every seed.",
         "Settings marked with a star were searched without an oracle (`tuned: true`), the others are the demo's or the method's own.",
     ]
+    if found:
+        images = found[0].attack_success.n
+        made = ", ".join(f"{name} {value}" for name, value in provenance_of([one.row for one in found]).items())
+        parts += [
+            "",
+            f"Success over {images:,} attacked test images a seed; the rows hold every interval. Measured with {made}.",
+        ]
     for attack in dict.fromkeys(_attack(one) for one in found):
         parts += ["", f"## Against {attack}", "", *table([one for one in found if _attack(one) == attack])]
     missing = [name for name in SEARCHED if name not in {_repairer(one) for one in found}]

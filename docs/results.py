@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from bezoar.measure.estimates import mean, wilson
 from bezoar.records import Estimate
 from bezoar.report.doses import share
+from bezoar.report.results import provenance_of
+from bezoar.sweep import Results
 
 ROOT = Path(__file__).parents[1]
 TARGET = Path(__file__).with_name("results.md")
@@ -19,8 +20,7 @@ Row = dict[str, Any]
 
 def rows(name: str) -> list[Row]:
     """The result rows of one sweep, by seed; none if it has not been run."""
-    path = ROOT / "results" / f"{name}.jsonl"
-    found = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    found = Results(ROOT / "results" / f"{name}.jsonl").rows.values()
     return sorted((row for row in found if "result" in row), key=lambda row: row["game"]["seed"])
 
 
@@ -51,11 +51,7 @@ def page() -> str:
 
 def made(found: list[Row]) -> str:
     """With what the rows were measured; floats differ between versions of torch and numbers of threads."""
-    facts = {
-        name: ", ".join(sorted({str(row["provenance"][name]) for row in found}))
-        for name in ("torch", "device", "threads", "commit")
-    }
-    return f"Measured with {', '.join(f'{name} {value}' for name, value in facts.items())}."
+    return f"Measured with {', '.join(f'{name} {value}' for name, value in provenance_of(found).items())}."
 
 
 def criteria(found: list[Row]) -> list[str]:

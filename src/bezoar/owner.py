@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
-from bezoar.defenses.self_poisoning import OwnTrigger, poison_copy
+from bezoar.defenses.self_poisoning import TAKEN, OwnTrigger, poison_copy
 from bezoar.errors import SettingError
 from bezoar.games.repairing import Look, blind_step, cross_validated
 from bezoar.lab import Lab
@@ -23,9 +23,6 @@ Verdict = Literal["suspicious", "nothing found", "inconclusive"]
 
 ALPHA = 0.05
 """Family-wise level: of clean models whose classes are exchangeable, one in twenty is called suspicious."""
-
-TAKEN = 0.5
-"""A planted backdoor that works less often than this has not taken."""
 
 FEW_CLASSES = 4
 """With fewer classes there is nothing to compare the worst one with."""

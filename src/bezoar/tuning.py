@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from bezoar.component import Settings
-from bezoar.defenses.self_poisoning import OwnTrigger, identity, poison_copy
+from bezoar.defenses.self_poisoning import TAKEN, OwnTrigger, identity, poison_copy
 from bezoar.errors import SettingError
 from bezoar.games.referee import Referee
 from bezoar.games.repairing import watched
@@ -30,9 +30,6 @@ TRIALS, FOLDS = 20, 3
 
 TUNING_SEED = 1_000_000
 """A search that a game asks for uses models and images of this seed, which no game reports."""
-
-TAKEN = 0.5
-"""A backdoor of the defender's own that works less often than this on held-out images has not taken."""
 
 Keep = Callable[[dict[str, Any], Callable[[], dict[str, Any]]], dict[str, Any]]
 """Something that remembers what a computation with some settings gave, so that a killed search resumes."""

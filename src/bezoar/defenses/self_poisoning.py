@@ -25,6 +25,9 @@ LEARNT = 0.95
 EPOCHS, LEAST_STEPS = 20, 100
 """After so many epochs, and so many steps where epochs are short, it has to do as it is."""
 
+TAKEN = 0.5
+"""A planted backdoor that works less often than this on images that it was not taught with has not taken."""
+
 FINE = WeightDecay(lr=0.01, weight_decay=0, augmentation="none")
 """How the defender poisons its copy: plain fine-tuning (A25)."""
 

@@ -61,7 +61,7 @@ def results_page(path: Path, rows: Sequence[Row]) -> None:
         summary="Every number stands with its interval and with how many units it rests on. All rows are in rows.csv "
         "beside this page.",
         sections=sections,
-        provenance=_provenance(rows),
+        provenance=provenance_of(rows),
     )
     write_whole(path.with_name("rows.csv"), table_of(rows).to_csv(index=False))
 
@@ -286,7 +286,7 @@ def _settings(rows: Sequence[Row]) -> Section:
     return Section("All settings", table=Table(("field", *(one.label for one in groups)), lines), folded=True)
 
 
-def _provenance(rows: Sequence[Row]) -> dict[str, str]:
+def provenance_of(rows: Sequence[Row]) -> dict[str, str]:
     """What the rows were computed with; several values where they differ."""
     seen: dict[str, dict[str, None]] = {}
     for row in rows:

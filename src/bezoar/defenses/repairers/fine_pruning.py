@@ -127,6 +127,7 @@ def convolutions(model: Classifier, looks: list[Batch]) -> list[Channels]:
         looks: trusted images.
     """
     made: dict[int, nn.Conv2d] = {}
+    alive: list[Tensor] = []
     ran: list[nn.Conv2d] = []
     norms: dict[nn.Conv2d, nn.BatchNorm2d] = {}
     sums: dict[nn.Module, Tensor] = {}
@@ -139,8 +140,6 @@ def convolutions(model: Classifier, looks: list[Batch]) -> list[Channels]:
             alive.append(output)  # so that no other tensor gets its identity
         elif isinstance(layer, nn.BatchNorm2d) and id(inputs[0]) in made:
             norms[made[id(inputs[0])]] = layer
-
-    alive: list[Tensor] = []
 
     layers = [layer for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d))]
     handles = [layer.register_forward_hook(watch) for layer in layers]
