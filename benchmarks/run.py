@@ -1,6 +1,6 @@
 """Run the benchmarks, print their tables, and write ``results/<machine>.json``; called by ``make bench``.
 
-Usage: ``python benchmarks/run.py [training] [inversion] [small_things] [--json] [--readme] [--quick]``
+Usage: ``python benchmarks/run.py [NAME ...] [--json] [--readme] [--quick]``
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-NAMES = ("small_things", "training", "inversion")
+NAMES = ("small_things", "training", "repairs", "inversion")
 COLUMNS = ("measured", "bezoar", "against", "ratio", "aim")
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 

@@ -12,8 +12,9 @@ from bezoar.errors import SettingError
 from bezoar.games.repairing import Look, blind_step, cross_validated
 from bezoar.lab import Lab
 from bezoar.measure.estimates import proportion
-from bezoar.measure.outliers import outlier_p_value
 from bezoar.measure.predictions import predict
+from bezoar.measure.verdicts import p_value as p_value_of
+from bezoar.measure.verdicts import silence
 from bezoar.models.classifier import Classifier
 from bezoar.records import Estimate, Inspection, Trusted
 from bezoar.roles import Detector, Repairer
@@ -23,9 +24,6 @@ Verdict = Literal["suspicious", "nothing found", "inconclusive"]
 
 ALPHA = 0.05
 """Family-wise level: of clean models whose classes are exchangeable, one in twenty is called suspicious."""
-
-FEW_CLASSES = 4
-"""With fewer classes there is nothing to compare the worst one with."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +115,9 @@ def audit(
     """
     accuracy = proportion(predict(model, trusted.images) == trusted.labels)
     inspection = detector.inspect(model, trusted, lab, seed / "audit")
-    p_value = outlier_p_value(inspection.scores)
+    p_value = p_value_of(inspection)
     worst = trusted.classes[inspection.suspect]
-    reason = _silence(detector, inspection, trusted)
+    reason = silence(detector, inspection)
     if reason:
         return Audit("inconclusive", reason, p_value, inspection, accuracy)
     if p_value < ALPHA:
@@ -140,24 +138,8 @@ def power_of(model: Classifier, trusted: Trusted, detector: Detector, lab: Lab, 
     stamped = own.stamp(held_out)
     inspection = detector.inspect(copy, trusted, lab, seed / "audit")
     success = proportion(predict(copy, stamped.images) == own.target)
-    silent = bool(_silence(detector, inspection, trusted))
-    return Power(own.target, success, inspection.suspect, 1.0 if silent else outlier_p_value(inspection.scores))
-
-
-def _silence(detector: Detector, inspection: Inspection, trusted: Trusted) -> str:
-    """Why this inspection says nothing, or an empty text."""
-    if not bool(inspection.scores.isfinite().all()):
-        return "the model gives no finite scores; are its weights finite?"
-    if not detector.normal:
-        return f"{detector.kind!r} ranks classes but cannot tell how far is too far; ask 'neural_cleanse' as well"
-    if inspection.abstained:
-        return f"the detector abstained: {inspection.abstained}"
-    if len(trusted.classes) < FEW_CLASSES:
-        return f"{len(trusted.classes)} classes are too few to compare the worst with the others"
-    success = inspection.evidence.get("success")
-    if success is not None and float(success.quantile(0.5)) == 0:
-        return "for most classes no trigger was found that works, so there is nothing to compare with"
-    return ""
+    silent = bool(silence(detector, inspection))
+    return Power(own.target, success, inspection.suspect, 1.0 if silent else p_value_of(inspection))
 
 
 @dataclass(frozen=True)

@@ -165,11 +165,23 @@ class Probe:
 
 @dataclass(frozen=True)
 class Trusted:
-    """The defender's few clean images with true labels: uint8 [n, c, h, w] and int64 [n]."""
+    """The defender's few clean images with true labels: uint8 [n, c, h, w] and int64 [n].
+
+    Raises:
+        DataError: a label is outside the classes.
+    """
 
     images: UInt8[Tensor, "n c h w"]
     labels: Int64[Tensor, "n"]
     classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        outside = self.labels[(self.labels < 0) | (self.labels >= len(self.classes))]
+        if len(outside):
+            raise DataError(
+                f"{len(outside)} trusted images have labels outside the {len(self.classes)} classes, the first is "
+                f"{int(outside[0])}; labels count from 0"
+            )
 
     @staticmethod
     def of(dataset: Dataset) -> Trusted:
@@ -190,6 +202,23 @@ class Trusted:
 
 
 @dataclass(frozen=True)
+class Tier:
+    """What one detector of several saw.
+
+    Attributes:
+        kind: the detector.
+        suspect: the class that it finds most suspicious.
+        p_value: of that class against the others, corrected for its being the worst of k; None if it says nothing.
+        silence: why it says nothing, or empty.
+    """
+
+    kind: str
+    suspect: int
+    p_value: float | None
+    silence: str = ""
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What a detector says of a model, class by class; the score of the model is the maximum.
 
@@ -200,6 +229,9 @@ class Inspection:
             covers; without, it is added.
         evidence: further numbers per class, e.g. the norm of its trigger, float [k] each.
         abstained: empty, or why the scores say nothing about this model.
+        p_value: of the most suspicious class against the others, corrected for its being the worst of k, where the
+            detector has one of its own; None leaves that to a test of outliers on the scores.
+        tiers: what each part saw, from cheap to thorough, if several detectors were asked.
     """
 
     scores: Float[Tensor, "k"]
@@ -207,6 +239,8 @@ class Inspection:
     masks: Float[Tensor, "k 1 h w"] | None = None
     evidence: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     abstained: str = ""
+    p_value: float | None = None
+    tiers: tuple[Tier, ...] = ()
 
     @property
     def score(self) -> float:

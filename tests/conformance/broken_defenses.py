@@ -129,6 +129,26 @@ class Diverges(Repair):
             yield student
 
 
+class RepairsRuins(Repair):
+    """It makes numbers of what are none and says nothing."""
+
+    def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
+        copy = suspect.copy()
+        for tensor in (*copy.parameters(), *copy.buffers()):
+            tensor.data.copy_(tensor.nan_to_num())
+        return super().repair(copy, trusted, lab, seed)
+
+
+class NeedsCompany(Repair):
+    """A single image's spread ruins it."""
+
+    def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
+        for student in super().repair(suspect, trusted, lab, seed):
+            if len(trusted) == 1:
+                next(student.parameters()).data.fill_(torch.nan)
+            yield student
+
+
 class Look(Detector):
     """The detector that the broken ones spoil: how often the model answers each class."""
 
@@ -159,6 +179,14 @@ class CountsWhatItSees(Look):
     def inspect(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Inspection:
         scores = super().inspect(suspect, trusted, lab, seed).scores
         return Inspection(scores / trusted.labels.bincount(minlength=len(scores)).sign())
+
+
+class WantsMoreThanOne(Look):
+    """A single image's spread is no number, and neither is its answer."""
+
+    def inspect(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Inspection:
+        scores = super().inspect(suspect, trusted, lab, seed).scores
+        return Inspection(scores + 0 / torch.tensor(len(trusted) - 1.0))
 
 
 class HoldsItsGraph(Look):

@@ -10,6 +10,7 @@ from world import CLEANSE, WORLD
 
 from bezoar.component import build
 from bezoar.defenses.detectors.neural_cleanse import NeuralCleanse
+from bezoar.errors import SettingError
 from bezoar.games.detectability import Detectability
 from bezoar.games.referee import Referee
 from bezoar.games.robustness import Robustness
@@ -40,6 +41,32 @@ def test_the_auc_agrees_with_scikit_learn_and_keeps_an_interval(seen: dict[str, 
     labels = [1] * len(seen["poisoned"]) + [0] * len(seen["clean"])
     assert seen["auc"]["value"] == pytest.approx(roc_auc_score(labels, scores))
     assert seen["auc"]["low"] < 0.5
+
+
+def test_the_planted_class_s_trigger_is_the_backdoor_s_and_not_one_of_the_images_nature(seen: dict[str, Any]) -> None:
+    found = seen["poisoned"][0]["fidelity"]
+    assert found["success"]["value"] > 0.7
+    assert found["twin_success"]["value"] < found["success"]["value"] - 0.3
+    assert 0 <= found["overlap"] < 0.5  # it works, and yet lies elsewhere than the planted patch
+    assert seen["poisoned"][0]["attack_success"]["value"] > 0.9
+
+
+def test_clean_models_beyond_the_twins_are_of_further_seeds(
+    seen: dict[str, Any], detectability: Detectability, referee: Referee
+) -> None:
+    found = detectability.replace(clean=2).play(referee)
+    assert [one["seed"] for one in found["clean"]] == [7, 8]
+    assert found["clean"][0] == seen["clean"][0]
+    assert (found["auc"]["n"], found["above_twin"]["n"]) == (3, 1)
+
+
+def test_as_many_clean_models_as_poisoned_ones_is_the_default_and_leaves_addresses_alone(
+    detectability: Detectability, referee: Referee
+) -> None:
+    assert "clean" not in detectability.identity()
+    assert detectability.replace(clean=2).address(referee) != detectability.address(referee)
+    with pytest.raises(SettingError, match="clean: 1 is too few"):
+        build(Detectability, {**WORLD, "detector": CLEANSE, "models": 2, "clean": 1})
 
 
 def test_games_share_their_models(

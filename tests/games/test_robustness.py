@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -13,7 +14,10 @@ from bezoar.component import build
 from bezoar.errors import SettingError
 from bezoar.games.referee import Referee
 from bezoar.games.robustness import Robustness
-from bezoar.records import as_float
+from bezoar.lab import Lab
+from bezoar.models.classifier import Classifier
+from bezoar.records import Trusted, as_float
+from bezoar.roles import Repairer
 from bezoar.seed import Seed
 
 
@@ -112,6 +116,38 @@ def test_without_a_repairer_the_game_ends_before_the_repair(
 ) -> None:
     undefended = robustness.replace(repairer=None).play(referee)
     assert undefended == {name: played[name] for name in ("suspect", "twin")}
+
+
+class Reset(Repairer):
+    """It undoes every attack by undoing everything: the student is a network before training."""
+
+    kind: ClassVar[str] = "reset"
+    revision: ClassVar[int] = 1
+
+    def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
+        """One fresh network of the victim's public recipe."""
+        assert lab.architecture is not None
+        channels, height, width = trusted.images.shape[1:]
+        yield lab.architecture.build((channels, height, width), suspect.classes, seed).eval()
+
+    @property
+    def length(self) -> int:
+        """One model."""
+        return 1
+
+
+def test_a_repair_that_resets_the_weights_undoes_the_attack_and_is_refused_for_its_price(
+    referee: Referee, robustness: Robustness, played: dict[str, Any]
+) -> None:
+    """Spec 4.5: what is left is chance, not the backdoor, and every reading stays with the suspect."""
+    found = robustness.replace(repairer=Reset()).play(referee)
+    point = found["curve"][-1]
+    assert (point["step"], len(found["curve"])) == (1, 2)
+    assert point["lost"]["value"] > 0.5
+    assert point["attack_success"]["value"] < 0.5 < played["suspect"]["attack_success"]["value"]
+    for reading in ("oracle", "final", "blind"):
+        assert found["repaired"][reading]["step"] == 0
+        assert found["repaired"][reading]["attack_success"] == played["suspect"]["attack_success"]
 
 
 def test_a_code_poisoning_plays_like_any_other_attack(referee: Referee, robustness: Robustness) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bezoar.defenses.detectors.calibrated_inversion import CalibratedInversion
 from bezoar.defenses.detectors.neural_cleanse import NeuralCleanse, _Best
 from bezoar.defenses.inversion import AdditiveTriggers, MaskedTriggers, Triggers, counters, invert
+from bezoar.errors import SettingError
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier, frozen
 from bezoar.records import Trusted
@@ -205,6 +206,11 @@ def test_two_identical_models_have_no_score_and_the_detector_abstains(steps: int
     assert found.scores.tolist() == [0.0] * 4
     assert torch.equal(found.evidence["success"], found.evidence["success_after"])
     assert found.abstained == "its reference repair changed no answer"
+
+
+def test_one_image_cannot_both_make_a_trigger_and_judge_it():
+    with pytest.raises(SettingError, match="needs at least 2, and there is 1; use 'neural_cleanse'"):
+        CalibratedInversion(steps=1).inspect(toy.suspect(), toy.trusted().take(torch.tensor([3])), Lab(), Seed(0))
 
 
 class Ruin(Nothing):

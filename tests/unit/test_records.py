@@ -127,7 +127,7 @@ def test_a_sample_is_without_replacement_and_part_of_a_larger_one():
 
 @pytest.mark.parametrize("count", [2, 5, 7])
 def test_folds_part_the_trusted_images(count: int):
-    trusted = Trusted(images(12), torch.arange(12), NAMES)
+    trusted = Trusted(images(12), torch.arange(12), tuple("abcdefghijkl"))
     folds = trusted.folds(count, Seed(0))
     assert sorted(label for _, fold in folds for label in fold.labels.tolist()) == list(range(12))
     sizes = {len(fold) for _, fold in folds}
@@ -163,3 +163,15 @@ def test_an_estimate_survives_json():
     estimate = Estimate(0.1 + 0.2, 0.25, 1 / 3, 17, "models")
     assert Estimate.from_json(json.loads(json.dumps(estimate.as_json()))) == estimate
     assert str(estimate) == "0.300 [0.250, 0.333]"
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.tensor([0, 3, 1]), "1 trusted images have labels outside the 3 classes, the first is 3"),
+        (torch.tensor([-1, 0, -1]), "2 trusted images have labels outside the 3 classes, the first is -1"),
+    ],
+)
+def test_trusted_images_have_labels_among_the_classes(labels: Tensor, message: str):
+    with pytest.raises(DataError, match=message):
+        Trusted(images(3), labels, NAMES)

@@ -80,6 +80,32 @@ class MaskedTriggers(Triggers):
         return [self.raw_masks[label], self.raw_patterns[label]]
 
 
+class BlendedTriggers(Triggers):
+    """x' = (1 - opacity) x + opacity p with a pattern p in [0, 1]: whatever p is, an image cannot be covered."""
+
+    def __init__(self, shape: tuple[int, int, int], count: int, opacity: float, seed: Seed) -> None:
+        super().__init__()
+        self.count, self.opacity = count, opacity
+        generator = seed.generator()
+        self.raw_patterns = nn.ParameterList(torch.randn(shape, generator=generator) for _ in range(count))
+
+    def pattern(self, label: int) -> Float[Tensor, "c h w"]:
+        """The pattern of a class, in [0, 1]."""
+        return self.raw_patterns[label].tanh() / 2 + 0.5
+
+    def stamp(self, images: Float[Tensor, "n c h w"], label: int) -> Float[Tensor, "n c h w"]:
+        """The pattern laid thinly over the image."""
+        return images + self.opacity * (self.pattern(label) - images)
+
+    def size(self, images: Float[Tensor, "n c h w"], label: int) -> Float[Tensor, ""]:
+        """The L1 norm of the mask, which is the same for all patterns."""
+        return self.opacity * images.new_tensor(self.pattern(label)[0].numel())
+
+    def parameters_of(self, label: int) -> list[nn.Parameter]:
+        """The class's pattern."""
+        return [self.raw_patterns[label]]
+
+
 class AdditiveTriggers(Triggers):
     """x' = clamp(x + T, 0, 1) with an image-shaped T from U(0, .01) (Lukas & Kerschbaum, Algorithms 4 and 6)."""
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bezoar.component import register
 from bezoar.games.game import Game
-from bezoar.games.referee import Made, Referee
+from bezoar.games.referee import Deal, Made, Referee
 from bezoar.measure.estimates import auc, proportion
-from bezoar.measure.outliers import outlier_p_value
+from bezoar.measure.fidelity import fidelity
+from bezoar.measure.predictions import measure
+from bezoar.measure.verdicts import p_value
 from bezoar.models.classifier import Classifier
-from bezoar.records import Trusted
+from bezoar.records import Inspection
 from bezoar.roles import Detector
 from bezoar.seed import Seed
 
@@ -24,28 +26,38 @@ class Detectability(Game):
 
     Model i of either population has the seed `seed` + i for everything: poison, initialisation,
     order, trusted images, detector. A poisoned model and the clean one of the same number are
-    twins. Every score is kept.
+    twins. Every score is kept, and with every poisoned model how faithful the reconstructed trigger is.
+    `clean` says how many clean models there are; unless it is given, as many as poisoned ones.
     """
+
+    added: ClassVar[frozenset[str]] = frozenset({"clean"})
 
     detector: Detector
     models: Annotated[int, Field(ge=1)] = 10
+    clean: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _every_poisoned_model_has_a_twin(self) -> Detectability:
+        if self.clean is not None and self.clean < self.models:
+            raise ValueError(f"clean: {self.clean} is too few, every one of {self.models} poisoned models has a twin")
+        return self
 
     def play(self, referee: Referee) -> dict[str, Any]:
-        """Algorithm 2 for `models` pairs."""
+        """Algorithm 2 for `models` poisoned models, their twins, and further clean ones if `clean` asks for them."""
         referee = referee.publishing(self.recipe)
         poisoned: list[dict[str, Any]] = []
         clean: list[dict[str, Any]] = []
-        for number in range(self.models):
+        for number in range(self.clean or self.models):
             seed = Seed(self.seed + number)
             deal = self.deal(referee, seed)
-            data = deal.data
-            attacked = referee.attacked(data, self.attack, self.recipe, seed)
-            twin = referee.train(data, None, self.recipe, seed)
-            target = int(attacked.probe.wanted[0])
-            poisoned.append({"target": target, **self._inspect(referee, deal.trusted, attacked.model, seed)})
-            clean.append(self._inspect(referee, deal.trusted, twin, seed))
+            twin = referee.train(deal.data, None, self.recipe, seed)
+            if number < self.models:
+                poisoned.append(self._poisoned(referee, deal, twin, seed))
+            inspection = referee.inspect(twin, self.detector, deal.trusted, seed).value
+            clean.append(_seen(inspection, seed))
         named = torch.tensor([one["suspected_class"] == one["target"] for one in poisoned])
-        higher = torch.tensor([p["score"] > c["score"] for p, c in zip(poisoned, clean, strict=True)])
+        # clean models beyond the twins belong to no pair
+        higher = torch.tensor([p["score"] > c["score"] for p, c in zip(poisoned, clean, strict=False)])
         return {
             "auc": auc([one["score"] for one in poisoned], [one["score"] for one in clean]).as_json(),
             "right_class": proportion(named, unit="models").as_json(),
@@ -54,14 +66,28 @@ class Detectability(Game):
             "clean": clean,
         }
 
-    def _inspect(self, referee: Referee, trusted: Made[Trusted], model: Made[Classifier], seed: Seed) -> dict[str, Any]:
-        inspection = referee.inspect(model, self.detector, trusted, seed).value
+    def _poisoned(self, referee: Referee, deal: Deal, twin: Made[Classifier], seed: Seed) -> dict[str, Any]:
+        """One poisoned model: what was planted, what was seen of it, and whether it was the trigger."""
+        attacked = referee.attacked(deal.data, self.attack, self.recipe, seed)
+        inspection = referee.inspect(attacked.model, self.detector, deal.trusted, seed).value
+        target, test = int(attacked.probe.wanted[0]), deal.data.value.test
+        faithful = fidelity(inspection, target, attacked.model.value, twin.value, test, attacked.probe)
         return {
-            "seed": seed.root,
-            "score": inspection.score,
-            "suspected_class": inspection.suspect,
-            "p_value": outlier_p_value(inspection.scores),
-            "scores": inspection.scores.tolist(),
-            "evidence": {name: values.tolist() for name, values in inspection.evidence.items()},
-            "abstained": inspection.abstained,
+            "target": target,
+            "attack_success": measure(attacked.model.value, test, attacked.probe).attack_success.as_json(),
+            **_seen(inspection, seed),
+            "fidelity": None if faithful is None else faithful.as_json(),
         }
+
+
+def _seen(inspection: Inspection, seed: Seed) -> dict[str, Any]:
+    """What a detector saw of one model, as plain values."""
+    return {
+        "seed": seed.root,
+        "score": inspection.score,
+        "suspected_class": inspection.suspect,
+        "p_value": p_value(inspection),
+        "scores": inspection.scores.tolist(),
+        "evidence": {name: values.tolist() for name, values in inspection.evidence.items()},
+        "abstained": inspection.abstained,
+    }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import torch
 
-from bezoar.records import Dataset, Inspection, Poison
+from bezoar.records import Dataset, Inspection, Poison, Tier
 from bezoar.roles import Splits
 from bezoar.store import Artefact
 
@@ -70,13 +71,24 @@ def pack_inspection(inspection: Inspection) -> Artefact:
         tensors["triggers"] = inspection.triggers
     if inspection.masks is not None:
         tensors["masks"] = inspection.masks
-    return Artefact(tensors | prefixed("evidence", inspection.evidence), {"abstained": inspection.abstained})
+    facts = {
+        "abstained": inspection.abstained,
+        "p_value": inspection.p_value,
+        "tiers": [asdict(tier) for tier in inspection.tiers],
+    }
+    return Artefact(tensors | prefixed("evidence", inspection.evidence), facts)
 
 
 def unpack_inspection(artefact: Artefact) -> Inspection:
     """The inverse of `pack_inspection`."""
     tensors = artefact.tensors
-    evidence = without_prefix("evidence", tensors)
+    facts = artefact.facts
     return Inspection(
-        tensors["scores"], tensors.get("triggers"), tensors.get("masks"), evidence, artefact.facts["abstained"]
+        tensors["scores"],
+        tensors.get("triggers"),
+        tensors.get("masks"),
+        without_prefix("evidence", tensors),
+        facts["abstained"],
+        facts.get("p_value"),  # stages of an older store have neither this nor tiers
+        tuple(Tier(**tier) for tier in facts.get("tiers", [])),
     )

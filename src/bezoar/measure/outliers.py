@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
 MAD_TO_SIGMA = 1.4826
+
+FEW_CLASSES = 4
+"""With fewer classes there is nothing to compare the worst one with."""
 
 ALIKE = 1e-4
 """Statistics whose relative spread is smaller are alike, and no distribution can be fitted to them."""
@@ -18,19 +22,39 @@ ALIKE = 1e-4
 def outlier_p_value(scores: Float[Tensor, "k"]) -> float:
     """Family-wise p-value of the highest score against the others: Grubbs' (1950) one-sided test.
 
-    The k - 1 other scores predict where one more would lie; the highest is compared with Student's
-    t at k - 2 degrees of freedom, and Bonferroni corrects for its being the highest of k. With
-    fewer than 4 classes there is nothing to compare with, and the answer is 1.
+    `class_p_values` of the highest, with Bonferroni's correction for its being the highest of k.
     """
-    values = np.sort(scores.double().numpy())
-    count = len(values)
-    if count < 4:
-        return 1.0
-    others = values[:-1]
-    spread = float(np.std(others, ddof=1)) * math.sqrt(1 + 1 / (count - 1))
-    if spread == 0:
-        return 1.0 if values[-1] == others[-1] else 0.0
-    return min(1.0, count * float(stats.t.sf((values[-1] - float(np.mean(others))) / spread, count - 2)))
+    return min(1.0, len(scores) * float(class_p_values(scores).min()))
+
+
+def class_p_values(scores: Float[Tensor, "k"]) -> Float[Tensor, "k"]:
+    """Whether each score lies above what the others predict: one-sided, not corrected for there being k of them.
+
+    The k - 1 other scores predict where one more would lie; each is compared with Student's t at k - 2 degrees of
+    freedom. With fewer than 4 classes there is nothing to compare with, and all answers are 1.
+    """
+    values, count = scores.double(), len(scores)
+    if count < FEW_CLASSES:
+        return torch.ones(count, dtype=torch.float64)
+    p_values = torch.ones(count, dtype=torch.float64)
+    for label in range(count):
+        others = values[torch.arange(count) != label]
+        spread = float(others.std()) * math.sqrt(1 + 1 / (count - 1))
+        above = float(values[label] - others.mean())
+        if spread > 0:
+            p_values[label] = float(stats.t.sf(above / spread, count - 2))
+        elif above > 0:
+            p_values[label] = 0
+    return p_values
+
+
+def harmonic_mean(p_values: Float[Tensor, "t k"]) -> Float[Tensor, "k"]:
+    """One p-value for each class from those of t tests that may depend on each other (Wilson, PNAS 2019).
+
+    It lies between the smallest and t times the smallest, so one test that is sure is enough, and several that are
+    half sure help each other. A p-value of 0 gives 0.
+    """
+    return len(p_values) / (1 / p_values.double()).sum(0)
 
 
 def anomaly_index(norms: Float[Tensor, "k"]) -> Float[Tensor, "k"]:
@@ -54,7 +78,12 @@ def gamma_p_value(statistics: Float[Tensor, "k"]) -> float:
     """
     values = np.sort(statistics.double().numpy())
     others = values[:-1]
-    if len(values) < 4 or not np.isfinite(values).all() or others[0] <= 0 or np.ptp(others) < ALIKE * others[-1]:
+    if (
+        len(values) < FEW_CLASSES
+        or not np.isfinite(values).all()
+        or others[0] <= 0
+        or np.ptp(others) < ALIKE * others[-1]
+    ):
         return 1.0
     shape, _, scale = stats.gamma.fit(others, floc=0)
     below = float(stats.gamma.logcdf(values[-1], shape, scale=scale))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bezoar.errors import BezoarError
 from bezoar.records import Inspection
 from bezoar.roles import Detector
 from bezoar.testing import toy
@@ -33,6 +34,16 @@ def a_class_without_trusted_images_has_a_score_too(detector: Detector) -> None:
     trusted = toy.trusted()
     lacking = trusted.take((trusted.labels != 1).nonzero()[:, 0])
     _require_scores(detector.inspect(toy.suspect(), lacking, toy.lab(), toy.SEED))
+
+
+def few_trusted_images_are_enough_or_refused_in_words(detector: Detector) -> None:
+    """One class alone, or a single image."""
+    trusted = toy.trusted()
+    for few in (trusted.labels == 1, torch.arange(len(trusted)) == 0):
+        try:
+            _require_scores(detector.inspect(toy.suspect(), trusted.take(few.nonzero()[:, 0]), toy.lab(), toy.SEED))
+        except BezoarError:
+            continue
 
 
 def the_suspect_and_the_trusted_images_are_left_alone(detector: Detector) -> None:
@@ -111,6 +122,7 @@ def _contents(found: Inspection) -> dict[str, object]:
 CLAIMS: tuple[Claim, ...] = (
     every_class_has_one_finite_score,
     a_class_without_trusted_images_has_a_score_too,
+    few_trusted_images_are_enough_or_refused_in_words,
     the_suspect_and_the_trusted_images_are_left_alone,
     the_same_seed_says_the_same,
     inspecting_leaves_global_state_alone,

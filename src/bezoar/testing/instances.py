@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from inspect import isclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -72,8 +72,9 @@ def _settings(cls: type[Component], given: Settings) -> Settings:
     for name, field in cls.model_fields.items():
         default = given.get(name, field.get_default(call_default_factory=True, validated_data={}))
         if isinstance(default, Component):
-            held = {inner: getattr(default, inner) for inner in type(default).model_fields}
-            chosen[name] = _settings(type(default), held)
+            chosen[name] = _cheaper(default)
+        elif isinstance(default, tuple) and any(isinstance(part, Component) for part in cast("tuple[Any]", default)):
+            chosen[name] = [_cheaper(part) for part in cast("tuple[Component]", default)]
         elif _cheap(name) is not None:
             chosen[name] = _cheap(name) if default in (None, PydanticUndefined) else min(default, _cheap(name))
         elif default is PydanticUndefined and name not in chosen:
@@ -85,6 +86,11 @@ def _settings(cls: type[Component], given: Settings) -> Settings:
     if needed:
         raise NeedsSettingsError(f"{cls.kind} needs settings: {', '.join(needed)}")
     return chosen
+
+
+def _cheaper(held: Component) -> Settings:
+    """Cheap settings of a component that is held by another."""
+    return _settings(type(held), {inner: getattr(held, inner) for inner in type(held).model_fields})
 
 
 def _cheap(name: str) -> Any:

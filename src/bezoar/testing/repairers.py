@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+
+from bezoar.errors import BezoarError
 from bezoar.models.classifier import Classifier
 from bezoar.roles import Repairer
 from bezoar.testing import toy
@@ -75,6 +78,33 @@ def the_student_changes_and_stays_finite(repairer: Repairer) -> None:
     require(not broken, f"not finite: {', '.join(broken)}")
 
 
+def few_trusted_images_are_enough_or_refused_in_words(repairer: Repairer) -> None:
+    """None of some class, one class alone, or a single image, on which batch normalisation cannot train."""
+    trusted = toy.trusted()
+    for few in (trusted.labels != 1, trusted.labels == 1, torch.arange(len(trusted)) == 0):
+        suspect = toy.suspect()
+        try:
+            *_, student = repairer.repair(suspect, trusted.take(few.nonzero()[:, 0]), toy.lab(), toy.SEED)
+        except BezoarError:
+            student = suspect
+        broken = [name for name, tensor in student.state_dict().items() if not tensor.isfinite().all()]
+        require(not broken, f"with {int(few.sum())} images not finite: {', '.join(broken)}")
+
+
+def weights_that_are_no_numbers_are_refused_in_words(repairer: Repairer) -> None:
+    """Rather than handed back as a repaired model; the suspect keeps them."""
+    suspect = toy.suspect()
+    with torch.no_grad():
+        next(iter(suspect.head.parameters())).fill_(torch.nan)
+    try:
+        next(iter(repairer.repair(suspect, toy.trusted(), toy.lab(), toy.SEED)))
+    except BezoarError as refusal:
+        require("finite" in str(refusal), f"the refusal does not say why: {refusal}")
+    else:
+        require(False, "a suspect whose weights are no numbers is repaired without a word")
+    require(bool(next(iter(suspect.head.parameters())).isnan().all()), "the suspect's weights changed")
+
+
 def the_same_seed_repairs_alike(repairer: Repairer) -> None:
     """Whatever the global generators are at."""
     first = state(_student(repairer))
@@ -128,6 +158,8 @@ CLAIMS: tuple[Claim, ...] = (
     the_student_shares_no_memory_with_the_suspect,
     the_student_is_a_model_of_the_same_form,
     the_student_changes_and_stays_finite,
+    few_trusted_images_are_enough_or_refused_in_words,
+    weights_that_are_no_numbers_are_refused_in_words,
     the_same_seed_repairs_alike,
     global_state_is_as_before_whenever_one_looks,
     an_early_break_leaves_nothing_behind,

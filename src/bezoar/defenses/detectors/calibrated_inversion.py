@@ -16,11 +16,15 @@ from torch.nn import functional
 from bezoar.component import register
 from bezoar.defenses.inversion import AdditiveTriggers, answers, counters, invert
 from bezoar.defenses.repairers.pivotal_tuning import PivotalTuning
+from bezoar.errors import SettingError
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier, frozen
 from bezoar.records import Inspection, Trusted
 from bezoar.roles import Detector, Repairer
 from bezoar.seed import Seed
+
+FOLDS = 2
+"""Every trusted image is held out once, and half of them are enough for a trigger."""
 
 
 @register("calibrated_inversion", paper="arXiv:2305.09671, Algorithm 4")
@@ -46,10 +50,18 @@ class CalibratedInversion(Detector):
         """Evidence per class: `success` on the suspect, `success_after` on the reference, `accuracy_after`.
 
         The triggers are those of the fold with the higher score, class by class.
+
+        Raises:
+            SettingError: there is one trusted image, which cannot both make a trigger and judge it.
         """
+        if len(trusted) < FOLDS:
+            raise SettingError(
+                f"detector: {self.kind!r} judges on trusted images that it did not repair with, so it needs at least "
+                f"{FOLDS}, and there is {len(trusted)}; use 'neural_cleanse'"
+            )
         folds = [
             self._fold(suspect, rest, held_out, lab, seed / number)
-            for number, (rest, held_out) in enumerate(trusted.folds(2, seed / "folds"))
+            for number, (rest, held_out) in enumerate(trusted.folds(FOLDS, seed / "folds"))
         ]
         scores = torch.stack([fold.success - fold.success_after for fold in folds])
         evidence = {

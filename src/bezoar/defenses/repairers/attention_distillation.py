@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bezoar.component import register
-from bezoar.defenses.repairers.fine_tuning import FineTuning, LearningRate, Steps
+from bezoar.defenses.repairers.fine_tuning import FineTuning, LearningRate, Steps, student_of
 from bezoar.errors import SettingError
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier, frozen
@@ -53,6 +53,7 @@ class AttentionDistillation(FineTuning):
         Raises:
             SettingError: the suspect has no block whose output has positions to attend to.
         """
+        student = student_of(suspect)
         self._require_maps(suspect, trusted, lab)
         teacher = self._teacher(suspect, trusted, lab, seed / "teacher")
 
@@ -66,7 +67,7 @@ class AttentionDistillation(FineTuning):
             ]
             return functional.cross_entropy(logits, batch.labels) + self.attention_lambda * torch.stack(apart).sum()
 
-        yield from self.fine_tune(suspect.copy(), trusted, objective, lab, seed)
+        yield from self.fine_tune(student, trusted, objective, lab, seed)
 
     def _teacher(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Classifier:
         """A fine-tuned copy of the suspect, frozen."""

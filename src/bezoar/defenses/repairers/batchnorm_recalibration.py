@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 
 from bezoar.component import register
+from bezoar.defenses.repairers.fine_tuning import student_of
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier, mode
 from bezoar.records import Trusted
@@ -32,7 +33,7 @@ class BatchNormRecalibration(Repairer):
 
     def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
         """The student after each batch has moved its running averages."""
-        student = suspect.copy().eval()
+        student = student_of(suspect).eval()
         stream = batches(trusted, self.batch_size, seed, device=lab.device, epochs=None, augmentation=self.augmentation)
         for number, batch in zip(range(self.steps), stream, strict=False):
             with mode(student, training=True), (seed / "layers" / number).scoped(), torch.no_grad():

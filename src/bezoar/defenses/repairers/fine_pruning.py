@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from bezoar.component import register
-from bezoar.defenses.repairers.fine_tuning import FineTuning
+from bezoar.defenses.repairers.fine_tuning import FineTuning, student_of
 from bezoar.errors import SettingError
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier, mode
@@ -60,7 +60,7 @@ class FinePruning(FineTuning):
         Raises:
             SettingError: the suspect has no convolution to prune.
         """
-        student = suspect.copy().eval()
+        student = student_of(suspect).eval()
         stream = batches(trusted, self.batch_size, seed / "activity", device=lab.device, epochs=None)
         looks = [batch for batch, _ in zip(stream, range(LOOKS), strict=False)]
         found = convolutions(student, looks)

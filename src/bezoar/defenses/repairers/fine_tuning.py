@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
+from bezoar.errors import SettingError
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
 from bezoar.records import Trusted
@@ -19,6 +20,21 @@ from bezoar.training.steps import Objective, steps
 
 Steps = Annotated[int, Field(ge=1)]
 LearningRate = Annotated[float, Field(gt=0)]
+
+
+def student_of(suspect: Classifier) -> Classifier:
+    """A copy of the suspect that a repair may change.
+
+    Raises:
+        SettingError: its weights are not all finite, so no step could mend them.
+    """
+    broken = [name for name, tensor in suspect.state_dict().items() if not tensor.isfinite().all()]
+    if broken:
+        raise SettingError(
+            f"repairer: {broken[0]!r} of the model ({len(broken)} tensors in all) holds values that are no finite "
+            "numbers, so there is nothing to repair; was the file damaged, or did the training diverge?"
+        )
+    return suspect.copy()
 
 
 class FineTuning(Repairer):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bezoar.component import register
-from bezoar.defenses.repairers.fine_tuning import FineTuning, LearningRate, Steps
+from bezoar.defenses.repairers.fine_tuning import FineTuning, LearningRate, Steps, student_of
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier, frozen
 from bezoar.records import Trusted
@@ -56,7 +56,7 @@ class PivotalTuning(FineTuning):
     def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
         """The student after each of `steps` steps; SGD with Nesterov momentum at a constant learning rate."""
         pivot = frozen(suspect)
-        student = suspect.copy()
+        student = student_of(suspect)
         parameters = list(student.parameters())
         origin = [parameter.detach().clone() for parameter in parameters]
         count = sum(parameter.numel() for parameter in parameters)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from bezoar.component import register
 from bezoar.defenses.detectors.neural_cleanse import NeuralCleanse
-from bezoar.defenses.repairers.fine_tuning import FineTuning
+from bezoar.defenses.repairers.fine_tuning import FineTuning, student_of
 from bezoar.errors import SettingError
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
@@ -48,6 +48,7 @@ class Unlearning(FineTuning):
         Raises:
             SettingError: the detector is one that reconstructs no triggers.
         """
+        student = student_of(suspect)
         found = self.detector.inspect(suspect, trusted, lab, seed / "detector")
         if found.triggers is None and not found.abstained:
             raise SettingError(
@@ -70,4 +71,4 @@ class Unlearning(FineTuning):
             images = torch.where(carries, found.stamp(batch.images, found.suspect), batch.images)
             return functional.cross_entropy(model(images), batch.labels)
 
-        yield from self.fine_tune(suspect.copy(), trusted, objective, lab, seed)
+        yield from self.fine_tune(student, trusted, objective, lab, seed)

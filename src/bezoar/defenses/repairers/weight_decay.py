@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from bezoar.component import register
-from bezoar.defenses.repairers.fine_tuning import FineTuning
+from bezoar.defenses.repairers.fine_tuning import FineTuning, student_of
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
 from bezoar.records import Trusted
@@ -30,5 +30,5 @@ class WeightDecay(FineTuning):
 
     def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
         """The student after each of `steps` steps."""
-        student = suspect.copy()
+        student = student_of(suspect)
         yield from self.fine_tune(student, trusted, cross_entropy, lab, seed, weight_decay=self.weight_decay)
