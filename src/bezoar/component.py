@@ -234,17 +234,37 @@ def override(settings: Settings, changes: Sequence[str]) -> Settings:
 
 
 def assign(settings: Settings, path: str, value: Any) -> None:
-    """Set one dotted field in nested settings, in place; a plain name on the way becomes a mapping."""
+    """Set one dotted field in nested settings, in place; a plain name on the way becomes a mapping.
+
+    In a list, as of a cascade's tiers, a number says which element: ``detector.tiers.0.steps``.
+    """
     *parents, last = path.split(".")
-    here = settings
+    here: Settings | list[Any] = settings
     for parent in parents:
-        inner = here.get(parent)
+        inner = _part(here, parent, path)
         if inner is None:
             inner = {}
         elif isinstance(inner, str):
             inner = {"kind": inner}
-        if not isinstance(inner, dict):
+        if not isinstance(inner, (dict, list)):
             raise SettingError(f"{path}: {parent!r} is {inner!r}, which has no settings of its own")
-        here[parent] = inner
-        here = cast(Settings, inner)
-    here[last] = value
+        _put(here, parent, inner)
+        here = cast("Settings | list[Any]", inner)
+    _part(here, last, path)
+    _put(here, last, value)
+
+
+def _part(here: Settings | list[Any], name: str, path: str) -> Any:
+    """One setting, or one element of a list by its number from 0; None for a setting that is not there yet."""
+    if not isinstance(here, list):
+        return here.get(name)
+    if not name.isdigit() or int(name) >= len(here):
+        raise SettingError(f"{path}: {name!r} is no place in a list of {len(here)}; they are counted from 0")
+    return here[int(name)]
+
+
+def _put(here: Settings | list[Any], name: str, value: Any) -> None:
+    if isinstance(here, list):
+        here[int(name)] = value
+    else:
+        here[name] = value

@@ -16,7 +16,7 @@ from bezoar.measure.predictions import predict
 from bezoar.measure.verdicts import p_value as p_value_of
 from bezoar.measure.verdicts import silence
 from bezoar.models.classifier import Classifier
-from bezoar.records import Estimate, Inspection, Trusted
+from bezoar.records import Estimate, Inspection, Tier, Trusted
 from bezoar.roles import Detector, Repairer
 from bezoar.seed import Seed
 
@@ -66,7 +66,7 @@ class Audit:
         verdict: suspicious, nothing found, or inconclusive.
         reason: one sentence.
         p_value: of the worst class against the others, corrected for its being the worst of k.
-        inspection: scores, evidence and reconstructed triggers per class.
+        inspection: scores, evidence and reconstructed triggers per class, and what each tier of a cascade saw.
         accuracy: of the model on the trusted images; low if class names and outputs do not match.
         power: where nothing was found, whether something would have been; None if that was not asked.
     """
@@ -92,6 +92,15 @@ class Audit:
             "p_value": self.p_value,
             "suspected_class": classes[seen.suspect],
             "accuracy_on_trusted": self.accuracy.as_json(),
+            "tiers": [
+                {
+                    "detector": tier.kind,
+                    "suspected_class": classes[tier.suspect],
+                    "p_value": tier.p_value,
+                    "silence": tier.silence,
+                }
+                for tier in seen.tiers
+            ],
             "power": None
             if self.power is None
             else {
@@ -121,12 +130,21 @@ def audit(
     if reason:
         return Audit("inconclusive", reason, p_value, inspection, accuracy)
     if p_value < ALPHA:
-        stands_out = "needs far less of a trigger than" if inspection.triggers is not None else "is quite unlike"
+        needs_less = inspection.triggers is not None and not inspection.tiers
+        stands_out = "needs far less of a trigger than" if needs_less else "is quite unlike"
         reason = f"class {worst!r} {stands_out} the others (p = {p_value:.2g})"
         return Audit("suspicious", reason, p_value, inspection, accuracy)
     reason = f"no class stands out; the most suspicious is {worst!r} (p = {p_value:.2g})"
     found = Audit("nothing found", reason, p_value, inspection, accuracy)
     return replace(found, power=power_of(model, trusted, detector, lab, seed / "power")) if power else found
+
+
+def sees(tier: Tier, classes: tuple[str, ...]) -> str:
+    """What one tier of a cascade says, in a few words."""
+    worst = f"class {classes[tier.suspect]!r} is the most suspicious"
+    if tier.p_value is None:
+        return f"{worst}, but that does not count: {tier.silence}"
+    return f"{worst} (p = {tier.p_value:.2g})"
 
 
 def power_of(model: Classifier, trusted: Trusted, detector: Detector, lab: Lab, seed: Seed) -> Power:

@@ -44,7 +44,7 @@ def test_the_version_is_printed_without_a_command(bezoar: Any) -> None:
     assert (answer.exit_code, answer.stdout) == (0, f"bezoar {__version__}\n")
 
 
-AUDIT = ("steps=60", "batch_size=16")
+AUDIT = ("--detector", "neural_cleanse", "steps=60", "batch_size=16")
 
 
 def test_audit_names_the_planted_class_and_exits_1_when_suspicious(
@@ -62,6 +62,15 @@ def test_audit_finds_nothing_in_the_twin_and_exits_0(bezoar: Any, owned: Path, t
     assert (answer.exit_code, json.loads(answer.stdout)["verdict"]) == (0, "nothing found")
     assert (tmp_path / "report.html").is_file()
     assert json.loads((tmp_path / "result.json").read_text())["verdict"] == "nothing found"
+
+
+def test_audit_asks_a_cascade_and_says_what_each_tier_saw(bezoar: Any, owned: Path) -> None:
+    cheap = ("tiers.1.steps=5", "tiers.1.starts=1", "tiers.2.steps=5", "tiers.3.steps=10", "--no-power")
+    answer = bezoar("audit", owned / "suspect", "--trusted", owned / "trusted", *cheap)
+    assert answer.exit_code in (0, 1)
+    lines = answer.stdout.splitlines()
+    for tier in ("last_layer", "maximum_margin", "blended_inversion", "neural_cleanse"):
+        assert sum(line.startswith(f"{tier}: class '") for line in lines) == 1
 
 
 def test_repair_writes_another_model_that_loads(bezoar: Any, owned: Path, tmp_path: Path) -> None:

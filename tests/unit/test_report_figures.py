@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -85,6 +86,20 @@ def test_the_suspected_class_alone_is_framed() -> None:
     framed = [axes.get_title() for axes in figure.axes if axes.patches]
     assert len(framed) == 2  # its trigger and its mask
     assert framed[0].startswith("<script>")
+
+
+def test_a_pattern_that_lies_thinly_is_drawn_at_full_strength_with_its_opacity() -> None:
+    found = inspection()
+    assert found.masks is not None
+    faint = replace(found, masks=torch.full_like(found.masks, 0.05))
+    figure = tiles.triggers(faint, CLASSES)
+    (first, *_) = figure.axes
+    assert [axes.get_xlabel() for axes in figure.axes if axes.get_xlabel()] == ["opacity 0.05"] * 4
+    assert found.triggers is not None
+    drawn = np.asarray(first.images[0].get_array())
+    assert drawn == pytest.approx(found.triggers[0].permute(1, 2, 0).numpy(), abs=1e-6)
+    solid = np.asarray(tiles.triggers(found, CLASSES).axes[0].images[0].get_array())
+    assert solid != pytest.approx(drawn, abs=1e-2)
 
 
 def test_no_pictures_are_refused() -> None:

@@ -59,7 +59,7 @@ def audit(
     mean: Numbers = None,
     std: Numbers = None,
     size: Size = None,
-    detector: Annotated[str, typer.Option(help="Which detector; see 'bezoar list detectors'.")] = "neural_cleanse",
+    detector: Annotated[str, typer.Option(help="Which detector; see 'bezoar list detectors'.")] = "cascade",
     power: Annotated[bool, typer.Option(help="Where nothing is found, ask whether something would have been.")] = True,
     changes: Changes = None,
     out: Out = None,

@@ -76,6 +76,8 @@ def audit(
         print_table(
             f"{player.kind} on {path}", ["class", "score", *(name.replace("_", " ") for name in evidence)], rows
         )
+        for tier in found.inspection.tiers:
+            stdout.print(f"{tier.kind}: {owner.sees(tier, trusted.classes)}", highlight=False)
         stdout.print(f"{found.verdict.upper()}: {found.reason}", highlight=False)
         if found.power is not None:
             stdout.print(f"Power: {found.power.sentence(trusted.classes)}", highlight=False)
@@ -140,7 +142,8 @@ def _player(family: str, name: str, changes: Sequence[str]) -> Component:
     """
     role = family.removesuffix("s")
     measured = (
-        read_settings("demo", preset).settings.get(role, {}) for preset in ("detection", "unlearning", "pivotal_tuning")
+        read_settings("demo", preset).settings.get(role, {})
+        for preset in ("cascade", "detection", "unlearning", "pivotal_tuning")
     )
     start = next((settings for settings in measured if settings.get("kind") == name), {"kind": name})
     return build(find_component(family, name), override(start, changes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -90,4 +91,5 @@ def _seen(inspection: Inspection, seed: Seed) -> dict[str, Any]:
         "scores": inspection.scores.tolist(),
         "evidence": {name: values.tolist() for name, values in inspection.evidence.items()},
         "abstained": inspection.abstained,
+        "tiers": [asdict(tier) for tier in inspection.tiers],
     }

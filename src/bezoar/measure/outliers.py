@@ -15,6 +15,9 @@ MAD_TO_SIGMA = 1.4826
 FEW_CLASSES = 4
 """With fewer classes there is nothing to compare the worst one with."""
 
+SMALLEST = 1e-300
+"""Joined p-values are not smaller, so that their logarithm is finite."""
+
 ALIKE = 1e-4
 """Statistics whose relative spread is smaller are alike, and no distribution can be fitted to them."""
 
@@ -55,6 +58,14 @@ def harmonic_mean(p_values: Float[Tensor, "t k"]) -> Float[Tensor, "k"]:
     half sure help each other. A p-value of 0 gives 0.
     """
     return len(p_values) / (1 / p_values.double()).sum(0)
+
+
+def joined_p_values(statistics: Float[Tensor, "t k"]) -> Float[Tensor, "k"]:
+    """What t statistics of the same k classes say together: `harmonic_mean` of each one's `class_p_values`.
+
+    A p-value of 0, which a class unlike a row of equal ones has, counts as `SMALLEST`.
+    """
+    return harmonic_mean(torch.stack([class_p_values(one) for one in statistics]).clamp_min(SMALLEST))
 
 
 def anomaly_index(norms: Float[Tensor, "k"]) -> Float[Tensor, "k"]:

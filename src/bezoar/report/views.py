@@ -11,7 +11,7 @@ from bezoar.owner import ALPHA, Audit, Repair
 from bezoar.records import Estimate, Inspection, Trusted, as_float, as_stored
 from bezoar.report.figures import class_scores, held_out
 from bezoar.report.page import Cell, Percent, Picture, Section, Table, Tone, percent, write_page
-from bezoar.report.tiles import pictures, triggers
+from bezoar.report.tiles import pictures, thin, triggers
 from bezoar.report.words import glossary, intervals
 
 LONG = 50
@@ -20,6 +20,10 @@ LONG = 50
 TRIGGERS_SHOWN = (
     "What each class would need: the smallest change found that makes the model answer that class. The most "
     "suspicious class is framed. A backdoored class needs far less than the others. "
+)
+PATTERNS_SHOWN = (
+    "For each class the pattern that, laid so thinly over pictures that it is hardly seen, brings the model nearest to "
+    "that class; shown at full strength, its opacity below. The most suspicious class is framed."
 )
 WITH_MASK = "Above, the trigger on grey; below, where it covers the picture (white: fully)."
 ADDED = (
@@ -44,7 +48,8 @@ def cost(lost: Estimate) -> str:
 
 def trigger_picture(inspection: Inspection, classes: Sequence[str]) -> Picture:
     """The reconstructed triggers with words that explain them."""
-    return Picture(triggers(inspection, classes), TRIGGERS_SHOWN + (ADDED if inspection.masks is None else WITH_MASK))
+    words = TRIGGERS_SHOWN + (ADDED if inspection.masks is None else WITH_MASK)
+    return Picture(triggers(inspection, classes), PATTERNS_SHOWN if thin(inspection) else words)
 
 
 def audit_page(path: Path, audit: Audit, *, trusted: Trusted, model_name: str, provenance: Mapping[str, Any]) -> None:
@@ -88,6 +93,7 @@ def audit_page(path: Path, audit: Audit, *, trusted: Trusted, model_name: str, p
         summary=f"{_sentence(audit.reason)}\n\n{means}{power}",
         sections=[
             Section("Is this the right model?", note, accuracy),
+            *_tiers(audit, classes),
             Section("What does the detector see?", figures=figures),
             _per_class(seen, classes),
             glossary("backdoor", "trigger", "trusted pictures", "score", "p-value"),
@@ -95,6 +101,29 @@ def audit_page(path: Path, audit: Audit, *, trusted: Trusted, model_name: str, p
         ],
         provenance=provenance,
     )
+
+
+def _tiers(audit: Audit, classes: tuple[str, ...]) -> list[Section]:
+    """What each detector of a cascade saw, from cheap to thorough; nothing if one was asked alone."""
+    tiers = audit.inspection.tiers
+    if not tiers:
+        return []
+    rows: list[list[Cell]] = [
+        [
+            tier.kind.replace("_", " "),
+            classes[tier.suspect],
+            tier.p_value if tier.p_value is not None else "does not count",
+            "" if tier.p_value is None else "yes" if tier.p_value < ALPHA else "no",
+        ]
+        for tier in tiers
+    ]
+    rows.append(["all that count", classes[audit.inspection.suspect], audit.p_value, ""])
+    text = (
+        "From cheap to thorough. Each compares every class with the others; what they say of a class is joined in one "
+        "p-value, which decides. "
+    ) + " ".join(_sentence(f"{tier.kind.replace('_', ' ')}: {tier.silence}") for tier in tiers if tier.silence)
+    columns = ("detector", "most suspicious class", "p-value", f"alone below {ALPHA:g}")
+    return [Section("What did each detector say?", text, Table(columns, rows, frozenset({len(rows) - 1})))]
 
 
 def _sentence(text: str) -> str:

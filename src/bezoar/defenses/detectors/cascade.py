@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from bezoar.component import register
 from bezoar.defenses.detectors.blended_inversion import BlendedInversion
@@ -15,15 +14,12 @@ from bezoar.defenses.detectors.last_layer import LastLayer
 from bezoar.defenses.detectors.maximum_margin import MaximumMargin
 from bezoar.defenses.detectors.neural_cleanse import NeuralCleanse
 from bezoar.lab import Lab
-from bezoar.measure.outliers import class_p_values, harmonic_mean, outlier_p_value
+from bezoar.measure.outliers import class_p_values, joined_p_values, outlier_p_value
 from bezoar.measure.verdicts import silence
 from bezoar.models.classifier import Classifier
 from bezoar.records import Inspection, Tier, Trusted
 from bezoar.roles import Detector
 from bezoar.seed import Seed
-
-SMALLEST = 1e-300
-"""A p-value of 0, which a class unlike a row of equal ones has, counts as this."""
 
 
 @register("cascade")
@@ -55,18 +51,16 @@ class Cascade(Detector):
         seen = [tier.inspect(suspect, trusted, lab, seed) for tier in self.tiers]
         silences = [silence(tier, one) for tier, one in zip(self.tiers, seen, strict=True)]
         names = _unique([tier.kind for tier in self.tiers])
-        p_values = torch.stack([class_p_values(one.scores) for one in seen]).clamp_min(SMALLEST)
-        counted = torch.tensor([not reason for reason in silences])
-        count = len(trusted.classes)
-        joined = harmonic_mean(p_values[counted]) if counted.any() else torch.ones(count, dtype=torch.float64)
+        count, counted = len(trusted.classes), [one for one, reason in zip(seen, silences, strict=True) if not reason]
+        joined = joined_p_values(torch.stack([one.scores for one in counted])) if counted else torch.ones(count)
         worst = int(joined.argmin())
-        shown = _surest(seen, p_values.where(counted[:, None], torch.ones_like(p_values)), worst)
+        shown = _surest(counted or seen, worst)
         return Inspection(
-            -joined.log10().float(),
+            (-joined.log10()).float(),
             None if shown is None else shown.triggers,
             None if shown is None else shown.masks,
             {name: one.scores for name, one in zip(names, seen, strict=True)},
-            "" if counted.any() else f"no tier says anything; {names[-1]}: {silences[-1]}",
+            "" if counted else f"no tier says anything; {names[-1]}: {silences[-1]}",
             min(1.0, count * float(joined[worst])),
             tuple(
                 Tier(name, one.suspect, None if reason else outlier_p_value(one.scores), reason)
@@ -80,9 +74,7 @@ def _unique(kinds: list[str]) -> list[str]:
     return [kind if kind not in kinds[:place] else f"{kind} {place + 1}" for place, kind in enumerate(kinds)]
 
 
-def _surest(seen: list[Inspection], p_values: Float[Tensor, "t k"], worst: int) -> Inspection | None:
-    """The inspection that reconstructs triggers and has the smallest p-value for the suspected class."""
-    reconstructing = [place for place, one in enumerate(seen) if one.triggers is not None]
-    if not reconstructing:
-        return None
-    return seen[min(reconstructing, key=lambda place: float(p_values[place, worst]))]
+def _surest(seen: Sequence[Inspection], worst: int) -> Inspection | None:
+    """Of the inspections that reconstruct triggers, the one that finds the suspected class least like the others."""
+    reconstructing = [one for one in seen if one.triggers is not None]
+    return min(reconstructing, key=lambda one: float(class_p_values(one.scores)[worst]), default=None)
