@@ -248,7 +248,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
     """What a number depends on besides its settings."""
     return {
         "bezoar": bezoar.__version__,
-        "commit": _commit(),
+        "commit": commit_of(Path(__file__).parent),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": platform.machine(),
@@ -257,12 +257,21 @@ def provenance(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _commit() -> str:
-    """The commit of the checkout that bezoar runs from, with a mark if it is changed; empty outside one."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+def commit_of(package: Path) -> str:
+    """The commit of the checkout that a package runs from, marked if the package is changed; empty outside one.
+
+    What lies beside the package does not count: a sweep that writes its rows into the checkout changes no code.
+    """
+    commit = _git(package, "describe", "--always", "--abbrev=12", "--exclude=*")
+    return f"{commit}-dirty" if commit and _git(package, "status", "--porcelain", "--", ".") else commit
+
+
+def _git(folder: Path, *words: str) -> str:
+    """What git prints, or an empty text where there is no git, no checkout or no answer."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=False, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip()

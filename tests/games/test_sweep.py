@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from bezoar.component import build
 from bezoar.errors import SettingError, StoreError
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
-from bezoar.sweep import Results, plan, read_game, read_settings, sweep
+from bezoar.sweep import Results, commit_of, plan, read_game, read_settings, sweep
 
 
 def write(path: Path, content: Any) -> Path:
@@ -113,6 +114,23 @@ def test_a_row_says_where_it_comes_from(grid_file: Path, referee: Referee, tmp_p
     assert {"torch", "threads", "device", "bezoar", "commit"} <= set(row["provenance"])
     assert row["game"]["attack"]["kind"] == "badnets@1"
     assert json.loads((tmp_path / "rows.jsonl").read_text()) == row
+
+
+def test_a_commit_is_marked_where_the_package_is_changed_and_not_where_rows_are_written(tmp_path: Path) -> None:
+    package, rows = tmp_path / "package", tmp_path / "results.jsonl"
+    package.mkdir()
+    code = write(package / "code.yaml", {"a": 1})
+    assert commit_of(package) == ""
+    rows.write_text("")
+    who = ("-c", "user.name=n", "-c", "user.email=e@example.org")
+    for words in (("init", "-q"), ("add", "."), (*who, "commit", "-qm", "first")):
+        subprocess.run(["git", "-C", tmp_path, *words], check=True)
+    commit = commit_of(package)
+    assert len(commit) == 12
+    rows.write_text("one")
+    assert commit_of(package) == commit
+    write(code, {"a": 2})
+    assert commit_of(package) == f"{commit}-dirty"
 
 
 def test_a_game_that_fails_is_a_row_with_its_message_and_the_rest_goes_on(referee: Referee, tmp_path: Path) -> None:
