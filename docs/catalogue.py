@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from bezoar.component import Component, families, members
+from bezoar.component import Component, families, members, plain
 
 TARGET = Path(__file__).with_name("catalogue.md")
 
@@ -45,8 +45,7 @@ def _settings(cls: type[Component]) -> list[str]:
         if default is PydanticUndefined:
             shown = "needed"
         else:
-            plain = default.describe() if isinstance(default, Component) else default
-            shown = f"`{json.dumps(plain)}`"
+            shown = f"`{json.dumps(plain(default))}`"
         rows.append(f"| `{name}` | {shown} |")
     return rows if len(rows) > 2 else []
 

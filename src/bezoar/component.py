@@ -92,12 +92,12 @@ class Component(BaseModel, ABC):
 
     def describe(self) -> Settings:
         """The configuration as plain JSON values, every nested component with its `kind`."""
-        return {"kind": self.kind, **{name: _plain(getattr(self, name)) for name in type(self).model_fields}}
+        return {"kind": self.kind, **{name: plain(getattr(self, name)) for name in type(self).model_fields}}
 
     def identity(self) -> Settings:
         """`describe`, with every nested kind as ``kind@revision``: what an address is made from."""
         fields = {
-            name: _plain(getattr(self, name), identity=True)
+            name: plain(getattr(self, name), identity=True)
             for name, field in type(self).model_fields.items()
             if not (name in self.added and getattr(self, name) == field.default)
         }
@@ -121,11 +121,12 @@ def _shallow(component: Component) -> Settings:
     return {name: getattr(component, name) for name in type(component).model_fields}
 
 
-def _plain(value: Any, identity: bool = False) -> Any:
+def plain(value: Any, *, identity: bool = False) -> Any:
+    """A setting as JSON values: components as their `describe` or `identity`, also within lists."""
     if isinstance(value, Component):
         return value.identity() if identity else value.describe()
     if isinstance(value, (list, tuple)):
-        return [_plain(item, identity) for item in cast(Sequence[Any], value)]
+        return [plain(item, identity=identity) for item in cast(Sequence[Any], value)]
     return value
 
 

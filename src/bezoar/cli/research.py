@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from bezoar.cli.console import find_component, make_referee, print_json, print_table, stdout, write_json
 from bezoar.cli.poisoning import draw
-from bezoar.component import Component, families, members
+from bezoar.component import Component, families, members, plain
 from bezoar.errors import SettingError, known
 from bezoar.games.repairing import Point
 from bezoar.games.robustness import Robustness
@@ -238,7 +238,7 @@ def _default(cls: type[Component], field: str) -> Any:
     default = cls.model_fields[field].get_default(call_default_factory=True, validated_data={})
     if default is PydanticUndefined:
         return "needed"
-    return default.describe() if isinstance(default, Component) else default
+    return plain(default)
 
 
 def report(paths: Sequence[Path], out: Path) -> None:
