@@ -42,10 +42,7 @@ def _settings(cls: type[Component]) -> list[str]:
     rows = ["| setting | default |", "|---|---|"]
     for name, field in cls.model_fields.items():
         default = field.get_default(call_default_factory=True, validated_data={})
-        if default is PydanticUndefined:
-            shown = "needed"
-        else:
-            shown = f"`{json.dumps(plain(default))}`"
+        shown = "needed" if default is PydanticUndefined else f"`{json.dumps(plain(default))}`"
         rows.append(f"| `{name}` | {shown} |")
     return rows if len(rows) > 2 else []
 

@@ -128,6 +128,7 @@ def audit(
     worst = trusted.classes[inspection.suspect]
     reason = silence(detector, inspection)
     if reason:
+        reason = reason if detector.normal else f"{detector.kind!r} gives no verdict: {reason}; ask 'cascade'"
         return Audit("inconclusive", reason, p_value, inspection, accuracy)
     if p_value < ALPHA:
         needs_less = inspection.triggers is not None and not inspection.tiers

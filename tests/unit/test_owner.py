@@ -85,7 +85,7 @@ def test_a_detector_whose_scores_are_not_normal_gives_no_verdict():
     """Its outliers are more frequent than the test knows; it still ranks."""
     found = audit(toy.suspect().eval(), toy.trusted(), LastLayer(), toy.lab(), Seed(0))
     assert found.verdict == "inconclusive"
-    assert "ranks classes but cannot tell how far is too far" in found.reason
+    assert "gives no verdict: its scores rank classes but cannot tell how far is too far" in found.reason
 
 
 def test_scores_that_are_no_numbers_are_inconclusive():

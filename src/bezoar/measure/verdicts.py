@@ -17,7 +17,7 @@ def silence(detector: Detector, inspection: Inspection) -> str:
     if not bool(inspection.scores.isfinite().all()):
         return "the model gives no finite scores; are its weights finite?"
     if not detector.normal:
-        return f"{detector.kind!r} ranks classes but cannot tell how far is too far; ask 'neural_cleanse' as well"
+        return "its scores rank classes but cannot tell how far is too far"
     if inspection.abstained:
         return f"the detector abstained: {inspection.abstained}"
     if len(inspection.scores) < FEW_CLASSES:

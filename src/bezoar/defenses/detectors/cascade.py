@@ -26,11 +26,11 @@ from bezoar.seed import Seed
 class Cascade(Detector):
     """Ask every tier, compare each class with the others in each, and combine what the tiers say of it.
 
-    Attacks hide from one statistic at a time: a patch from none of them but a blend from masks, so a class is
-    suspicious if any tier finds it far from the others, and more so if several do. Each tier gives each class a
-    p-value against the others (`class_p_values`, so no threshold and no population of clean models is needed), and
-    the harmonic mean p-value joins the tiers; the score is -log10 of it. Tiers whose scores are not near enough to
-    normal (`last_layer`) or that abstain are shown but do not count.
+    Attacks hide from one statistic at a time, a blend from a search for small masks and a patch from one for thin
+    patterns, so a class is suspicious if any tier finds it far from the others, and more so if several do. Each
+    tier gives each class a p-value against the others (`class_p_values`, so no threshold and no population of clean
+    models is needed), and the harmonic mean p-value joins the tiers; the score is -log10 of it. Tiers whose scores
+    are not near enough to normal (`last_layer`) or that abstain are shown but do not count.
 
     The trigger is that of the tier that, among those that reconstruct one, is surest of the suspected class.
     bezoar's own; designed on digits_in_the_wild, seeds 100 to 107.
