@@ -29,6 +29,14 @@ class StoreError(BezoarError):
     """The store cannot be read or written."""
 
 
+class DamagedEntryError(StoreError):
+    """An entry of the store is not what was written under its address."""
+
+
+class StoreWarning(UserWarning):
+    """Something was wrong in the store and has been put right."""
+
+
 def known(names: Iterable[str], given: str) -> str:
     """The end of a message about an unknown name: the nearest name, if any, and all of them."""
     alternatives = sorted(names)

@@ -1,9 +1,11 @@
 """Content-addressed stages: what has been computed once is never computed again.
 
 A stage is a pure function of its settings, its seed path and the addresses of its inputs; its
-address is the digest of those. Twenty defences share one trained model, a killed run resumes, and
-two processes that make the same stage do no harm: each writes into a scratch folder of its own and
-renames it when it is complete. Tensors are safetensors and the rest is JSON; nothing is pickled.
+address is the digest of those. Twenty defences share one trained model and a killed run resumes. Of several
+processes that want the same stage one makes it and the others wait; should locks not work, as on some network
+folders, all make it, which does no harm: each writes into a scratch folder of its own and renames it when it is
+complete. Every entry has a checksum, so a damaged one is never read. Tensors are safetensors and the rest is JSON;
+nothing is pickled.
 """
 
 from __future__ import annotations
@@ -13,20 +15,24 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bezoar.component import canonical, digest
-from bezoar.errors import StoreError
+from bezoar.errors import DamagedEntryError, StoreError, StoreWarning
 
 FORMAT = 1
+FACTS, TENSORS = "facts.json", "tensors.safetensors"
 STALE_SECONDS = 24 * 3600
 
 
@@ -72,6 +78,38 @@ def default_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bezoar"
 
 
+def read_record(folder: Path, *, whole: bool = True) -> dict[str, Any]:
+    """What an entry says of itself: recipe, facts, names of tensors, seconds.
+
+    Entries of older bezoars have no checksum, and are read without. Unless `whole`, the files are not gone through.
+
+    Raises:
+        DamagedEntryError: it cannot be read, its files have changed since, or it is the entry of another recipe.
+    """
+    try:
+        record = json.loads((folder / FACTS).read_text())
+        stated = record.pop("checksum", None)
+        recipe = {name: record[name] for name in ("stage", "settings", "seed", "inputs")}
+        damaged = whole and stated is not None and stated != checksum(record, folder)
+        missing = {"facts", "tensors", "seconds"} - set(record)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise DamagedEntryError(f"the entry {folder.name} of the store cannot be read") from None
+    if damaged or missing:
+        raise DamagedEntryError(f"the {recipe['stage']!r} entry {folder.name} of the store has changed on disk")
+    if digest(recipe) != folder.name:
+        raise DamagedEntryError(f"the entry {folder.name} of the store holds another stage than its address says")
+    return record
+
+
+def checksum(record: Mapping[str, Any], folder: Path) -> str:
+    """Of an entry: blake2b of its record and of its tensors' file, if it has one."""
+    state = blake2b(canonical(record).encode(), digest_size=16)
+    if record["tensors"]:
+        with (folder / TENSORS).open("rb") as file:
+            state.update(file_digest(file, blake2b).digest())
+    return state.hexdigest()
+
+
 class Store:
     """A folder of artefacts by address.
 
@@ -84,9 +122,10 @@ class Store:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = (root or default_home()) / "store"
-        self._scratch = self.root / "scratch"
+        self._scratch, self._claims = self.root / "scratch", self.root / "claims"
         try:
             self._scratch.mkdir(parents=True, exist_ok=True)
+            self._claims.mkdir(exist_ok=True)
             self._check_format()
             self._sweep_scratch()
         except OSError as error:
@@ -96,23 +135,34 @@ class Store:
             ) from None
 
     def find(self, stage: Stage) -> Artefact | None:
-        """The artefact of a stage if it has been made; an unreadable one is set aside and counts as not made."""
+        """The artefact of a stage if it has been made; a damaged one is set aside with a warning, and is not made."""
         folder = self._folder(stage.address)
         if not folder.is_dir():
             return None
         try:
-            facts = json.loads((folder / "facts.json").read_text())
-            tensors = load_file(folder / "tensors.safetensors") if facts["tensors"] else {}
-        except (OSError, ValueError, KeyError, SafetensorError):
-            damaged = self.root / "damaged" / f"{stage.address}-{uuid.uuid4().hex[:8]}"
-            damaged.parent.mkdir(exist_ok=True)
-            with suppress(FileNotFoundError):  # another process has just set it aside
-                folder.rename(damaged)
+            record = read_record(folder)
+            tensors = load_file(folder / TENSORS) if record["tensors"] else {}
+        except (DamagedEntryError, OSError, SafetensorError) as damage:
+            self.set_aside(folder, str(damage))
             return None
-        return Artefact(tensors, facts["facts"])
+        with suppress(OSError):  # a store that cannot be written can be read
+            os.utime(folder)  # when it was last used
+        return Artefact(tensors, record["facts"])
+
+    def set_aside(self, folder: Path, why: str) -> None:
+        """Move a damaged entry out of the way, so that it is made again."""
+        damaged = self.root / "damaged" / f"{folder.name}-{uuid.uuid4().hex[:8]}"
+        damaged.parent.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):  # another process has just set it aside
+            folder.rename(damaged)
+        warnings.warn(f"{why}; it was moved to {damaged} and will be made again", StoreWarning, stacklevel=2)
+
+    def folders(self) -> list[Path]:
+        """The folders of all entries, by address."""
+        return sorted(folder for part in self.root.glob("[0-9a-f][0-9a-f]") for folder in part.iterdir())
 
     def make(self, stage: Stage, compute: Callable[[], Artefact]) -> Artefact:
-        """The artefact of a stage, computed unless it has been made before.
+        """The artefact of a stage, computed unless it has been made before; where another process makes it, wait.
 
         Raises:
             StoreError: the artefact cannot be written; nothing is left half-written.
@@ -120,14 +170,34 @@ class Store:
         found = self.find(stage)
         if found is not None:
             return found
-        started = time.monotonic()
-        artefact = compute()
-        self._write(stage, artefact, time.monotonic() - started)
+        with self._claimed(stage.address):
+            found = self.find(stage)
+            if found is not None:
+                return found
+            started = time.monotonic()
+            artefact = compute()
+            self._write(stage, artefact, time.monotonic() - started)
         return artefact
+
+    @contextmanager
+    def _claimed(self, address: str) -> Generator[None]:
+        """Keep other processes from making the same stage; the claim of a process that is killed goes with it."""
+        # no soft lock, which would outlive a process that is killed
+        lock = FileLock(self._claims / address, fallback_to_soft=False)
+        try:
+            lock.acquire(poll_interval=0.1)
+        except (OSError, NotImplementedError):  # no locks here: made twice is made as well
+            yield
+            return
+        try:
+            yield
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
 
     def seconds(self, stage: Stage) -> float:
         """How long a stage took when it was made; 0 if it has not been."""
-        path = self._folder(stage.address) / "facts.json"
+        path = self._folder(stage.address) / FACTS
         return float(json.loads(path.read_text())["seconds"]) if path.is_file() else 0.0
 
     def _folder(self, address: str) -> Path:
@@ -145,8 +215,8 @@ class Store:
         try:
             scratch.mkdir()
             if artefact.tensors:
-                save_file(_apart(artefact.tensors), scratch / "tensors.safetensors")
-            (scratch / "facts.json").write_text(canonical(record))
+                save_file(_apart(artefact.tensors), scratch / TENSORS)
+            (scratch / FACTS).write_text(canonical({**record, "checksum": checksum(record, scratch)}))
             folder.parent.mkdir(exist_ok=True)
             if not folder.exists():
                 scratch.rename(folder)
@@ -177,10 +247,10 @@ class Store:
 
     def _sweep_scratch(self) -> None:
         """Remove what killed runs have left; young entries may belong to a running process."""
-        for entry in self._scratch.iterdir():
+        for entry in (*self._scratch.iterdir(), *self._claims.iterdir()):
             with suppress(FileNotFoundError):  # its process has just finished
                 if time.time() - entry.stat().st_mtime > STALE_SECONDS:
-                    shutil.rmtree(entry, ignore_errors=True)
+                    shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

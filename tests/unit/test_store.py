@@ -6,13 +6,14 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from bezoar import store as module
-from bezoar.errors import StoreError
+from bezoar.errors import StoreError, StoreWarning
 from bezoar.store import STALE_SECONDS, Artefact, Stage, Store
 
 STAGE = Stage("train", {"lr": 0.1, "trainer": {"kind": "sgd@1"}}, "0/train", {"data": "abc"})
@@ -23,8 +24,14 @@ def artefact(value: float = 1.0) -> Artefact:
 
 
 def everything_in(store: Store) -> list[Path]:
-    """All files but the marker of the format."""
-    return sorted(path for path in store.root.rglob("*") if path.is_file() and path.name != "format.json")
+    """All files but the marker of the format, and the empty claims of processes that were killed."""
+    files = (path for path in store.root.rglob("*") if path.is_file() and path.parent.name != "claims")
+    return sorted(path for path in files if path.name != "format.json")
+
+
+def refuse(*_: object, **__: object) -> None:
+    """In the place of taking a lock."""
+    raise OSError(errno.ENOLCK, "No locks available")
 
 
 def in_another_process(work) -> multiprocessing.Process:
@@ -120,12 +127,16 @@ def test_kill_9_in_the_middle_of_writing_leaves_only_scratch(tmp_path: Path, mon
 
 def test_what_killed_runs_left_is_swept_once_it_is_old(tmp_path: Path):
     scratch = Store(tmp_path).root / "scratch"
+    claims = Store(tmp_path).root / "claims"
     for name, age in (("old", STALE_SECONDS + 60), ("young", 60)):
         (scratch / name).mkdir()
-        then = (scratch / name).stat().st_mtime - age
-        os.utime(scratch / name, (then, then))
+        (claims / name).touch()
+        for left in (scratch / name, claims / name):
+            then = left.stat().st_mtime - age
+            os.utime(left, (then, then))
     Store(tmp_path)
-    assert [entry.name for entry in scratch.iterdir()] == ["young"]
+    for folder in (scratch, claims):
+        assert [entry.name for entry in folder.iterdir()] == ["young"]
 
 
 @pytest.mark.parametrize("content", ['{"format": 99}', '{"version": 1}', "[]", "not JSON"])
@@ -149,13 +160,95 @@ def test_an_unreadable_entry_is_set_aside_and_made_again(tmp_path: Path, damage:
     store = Store(tmp_path)
     store.make(STAGE, artefact)
     how(next(store.root.rglob(damage)))
-    assert store.find(STAGE) is None
+    with pytest.warns(StoreWarning, match="will be made again"):
+        assert store.find(STAGE) is None
     assert [entry.name.partition("-")[0] for entry in (store.root / "damaged").iterdir()] == [STAGE.address]
     assert store.make(STAGE, lambda: artefact(2.0)).tensors["weights"][0, 0] == 2
     assert store.find(STAGE) is not None
 
 
-def test_another_process_that_is_faster_does_no_harm(tmp_path: Path):
+@pytest.mark.parametrize("damage", ["facts.json", "tensors.safetensors"])
+def test_a_changed_bit_is_found_set_aside_with_a_warning_and_made_again(tmp_path: Path, damage: str):
+    """A tensor with a flipped bit, and a fact with another digit, can be read all the same."""
+    store = Store(tmp_path)
+    store.make(STAGE, artefact)
+    path = next(store.root.rglob(damage))
+    if damage == "facts.json":
+        path.write_text(path.read_text().replace('"epochs":3', '"epochs":8'))
+    else:
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    with pytest.warns(StoreWarning, match=r"'train' entry .* has changed on disk; it was moved to .*damaged"):
+        assert store.find(STAGE) is None
+    assert store.make(STAGE, artefact).facts == {"epochs": 3}
+
+
+def test_an_entry_of_another_stage_is_not_taken_for_this_one(tmp_path: Path):
+    store, other = Store(tmp_path), Stage("train", {"lr": 0.5})
+    store.make(other, artefact)
+    home = store.root / STAGE.address[:2] / STAGE.address
+    home.parent.mkdir(exist_ok=True)
+    (store.root / other.address[:2] / other.address).rename(home)
+    with pytest.warns(StoreWarning, match="holds another stage than its address says"):
+        assert store.find(STAGE) is None
+
+
+def test_an_entry_without_a_checksum_was_written_by_an_older_bezoar_and_is_read(tmp_path: Path):
+    store = Store(tmp_path)
+    store.make(STAGE, artefact)
+    path = next(store.root.rglob("facts.json"))
+    record = json.loads(path.read_text())
+    assert len(record.pop("checksum")) == 32
+    path.write_text(json.dumps(record))
+    assert store.make(STAGE, lambda: pytest.fail("it was computed again")).facts == {"epochs": 3}
+
+
+def test_of_many_processes_one_makes_a_stage_and_the_others_wait(tmp_path: Path):
+    Store(tmp_path)
+    start = multiprocessing.get_context("fork").Barrier(4)
+
+    def slow() -> Artefact:
+        (tmp_path / f"made-by-{os.getpid()}").touch()
+        time.sleep(0.5)
+        return artefact()
+
+    def work() -> None:
+        start.wait()
+        assert Store(tmp_path).make(STAGE, slow).facts == {"epochs": 3}
+
+    processes = [in_another_process(work) for _ in range(4)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert len(list(tmp_path.glob("made-by-*"))) == 1
+    assert not list((tmp_path / "store" / "claims").iterdir())
+
+
+def test_the_claim_of_a_process_that_is_killed_goes_with_it(tmp_path: Path):
+    Store(tmp_path)
+
+    def forever() -> Artefact:
+        (tmp_path / "claimed").touch()
+        time.sleep(600)
+        return artefact()
+
+    process = in_another_process(lambda: Store(tmp_path).make(STAGE, forever))
+    while not (tmp_path / "claimed").exists():
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)  # type: ignore[arg-type]
+    process.join()
+    assert Store(tmp_path).make(STAGE, artefact).facts == {"epochs": 3}
+
+
+def test_where_nothing_can_be_locked_a_stage_is_made_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module.FileLock, "acquire", refuse)
+    assert Store(tmp_path).make(STAGE, artefact).facts == {"epochs": 3}
+
+
+def test_another_process_that_is_faster_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where locks do not work, so that both make the stage."""
+    monkeypatch.setattr(module.FileLock, "acquire", refuse)
     store = Store(tmp_path)
 
     def slow() -> Artefact:

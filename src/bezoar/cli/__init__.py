@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from bezoar.cli.commands import commands
-from bezoar.errors import BezoarError
+from bezoar.cli.storing import store
+from bezoar.errors import BezoarError, StoreWarning
 
 
 class _Commands(TyperGroup):
@@ -59,8 +61,16 @@ def options(
 
 
 app.add_typer(commands)
+app.add_typer(store, name="store")
 
 
 def main() -> None:
     """Entry point of the ``bezoar`` command."""
+    warnings.showwarning = _say_warning
     app()
+
+
+def _say_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    """A warning as one line, without the place in the code that raised it."""
+    name = "warning" if issubclass(category, StoreWarning) else category.__name__
+    sys.stderr.write(f"bezoar: {name}: {message}\n")
