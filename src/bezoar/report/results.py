@@ -20,6 +20,7 @@ from bezoar.report.doses import Dose, dose_curves, doses, share
 from bezoar.report.figures import Dot, repair_curves, score_strips, trade_off
 from bezoar.report.groups import READINGS, Group, Robust, Row, flat, group, over_seeds, unreadable
 from bezoar.report.page import MINUS, Cell, Percent, Picture, Section, Table, number, percent, write_page
+from bezoar.report.plane import plane_sections
 from bezoar.report.words import glossary, intervals
 from bezoar.store import write_whole
 
@@ -47,6 +48,7 @@ def results_page(path: Path, rows: Sequence[Row]) -> None:
         *_attacks(undefended),
         *_robustness(repaired),
         *_detectability(detected),
+        *plane_sections([*repaired, *detected]),
         *_rest(failed, others),
     ]
     if robust or detected:
