@@ -33,10 +33,10 @@ from bezoar.lab import Lab
 from bezoar.measure.outliers import anomaly_index
 from bezoar.models.classifier import Classifier, frozen
 from bezoar.models.files import save_model
+from bezoar.plans import read_game
 from bezoar.records import Dataset, Trusted
 from bezoar.seed import Seed
 from bezoar.store import Store
-from bezoar.sweep import read_game
 
 REPEATS = {"poisoned": 2, "clean": 1}
 QUICK = (

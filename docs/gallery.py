@@ -10,11 +10,11 @@ from pathlib import Path
 
 from bezoar.component import build, members
 from bezoar.games.referee import Referee
+from bezoar.plans import read_game
 from bezoar.report.canvas import save_figure
 from bezoar.report.gallery import attack_figure
 from bezoar.roles import Attack
 from bezoar.store import Store
-from bezoar.sweep import read_game
 
 TARGET = Path(__file__).with_name("gallery.md")
 PICTURES = Path(__file__).parent / "pictures" / "gallery"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from bezoar.games.referee import Referee
+from bezoar.plans import read_game
 from bezoar.report.canvas import save_figure
 from bezoar.report.tiles import pictures
 from bezoar.roles import DataPoisoning
 from bezoar.seed import Seed
 from bezoar.store import Store
-from bezoar.sweep import read_game
 
 TARGET = Path(__file__).parent / "pictures" / "poison.png"
 

@@ -107,6 +107,7 @@ def test_a_dry_run_plays_nothing(bezoar: Any, tmp_path: Path) -> None:
     answer = bezoar("sweep", path, "--dry-run", "--json", "--results", tmp_path / "rows.jsonl")
     document = json.loads(answer.stdout)
     assert (len(document["games"]), document["to_play"]) == (3, 3)
+    assert (document["models"], document["expected_seconds"]) == (6, None)  # a poisoned and a clean one a seed
     assert not (tmp_path / "rows.jsonl").exists()
 
 

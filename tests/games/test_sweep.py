@@ -15,7 +15,10 @@ from bezoar.component import build
 from bezoar.errors import SettingError, StoreError
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
-from bezoar.sweep import Results, commit_of, plan, read_game, read_settings, sweep
+from bezoar.inventory import entries
+from bezoar.plans import plan, read_game, read_settings
+from bezoar.store import Store
+from bezoar.sweep import Results, commit_of, expected_seconds, sweep
 
 
 def write(path: Path, content: Any) -> Path:
@@ -160,3 +163,36 @@ def test_a_full_disk_leaves_the_old_rows(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.undo()
     assert list(Results(path).rows) == ["a"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_as_many_models_are_trained_as_the_games_say(tmp_path: Path) -> None:
+    """Second route: the stages that lie in a fresh store when all have been played."""
+    small = {
+        "data": {"kind": "digits_in_the_wild", "train": 300, "test": 60},
+        "architecture": {"kind": "small_resnet", "stages": 1},
+        "trainer": {"kind": "sgd", "epochs": 1, "batch_size": 32},
+        "trusted": 20,
+    }
+    attacks = (
+        {"kind": "badnets", "poisons": 10},
+        {"kind": "adv_clean", "poisons": 5},
+        {"kind": "parameter_controlled"},
+    )
+    seen = {**small, "kind": "detectability", "attack": attacks[0], "detector": "last_layer", "models": 2, "clean": 3}
+    games = [build(Game, {**small, "kind": "robustness", "attack": attack, "seed": 1}) for attack in attacks]
+    games += [build(Game, {**seen, "trusted_source": source}) for source in ("train", "held_out")]
+    referee = Referee(Store(tmp_path))
+    for game in games:
+        game.play(referee)
+    made = [entry.stage for entry in entries(referee.store)]
+    expected = set[str]().union(*(game.trainings() for game in games))
+    assert made.count("train") + made.count("supply") == len(expected) == 13
+
+
+def test_the_time_of_a_sweep_is_guessed_from_rows_of_the_same_players(tmp_path: Path) -> None:
+    games = plan(read_settings(write(tmp_path / "g.yaml", {**ROBUSTNESS, "grid": {"seed": [1, 2]}})))
+    rows = [{"game": games[0].identity(), "result": {}, "seconds": seconds} for seconds in (10, 20)]
+    assert expected_seconds(games, rows) == 30
+    other = games[0].replace(repairer={"kind": "weight_decay"})
+    assert expected_seconds([*games, other], rows) is None
+    assert expected_seconds([], rows) == 0

@@ -14,7 +14,8 @@ from world import WORLD
 from bezoar import sweep
 from bezoar.errors import SettingError
 from bezoar.games.referee import Referee
-from bezoar.sweep import plan, read_settings, resolve
+from bezoar.plans import plan, read_settings
+from bezoar.sweep import resolve
 from bezoar.tuning import tuned
 
 SMALL: dict[str, Any] = {

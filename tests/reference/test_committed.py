@@ -13,8 +13,8 @@ import yaml
 from bezoar.component import build, canonical
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
+from bezoar.plans import plan, read_settings
 from bezoar.store import Store
-from bezoar.sweep import plan, read_settings
 
 ROOT = Path(__file__).parents[2]
 ROWS = sorted((ROOT / "results").rglob("*.jsonl"))

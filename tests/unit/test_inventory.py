@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from bezoar import inventory
 from bezoar.attacks.badnets import BadNets
 from bezoar.cli import app
-from bezoar.cli.storing import in_bytes, in_time
+from bezoar.cli.console import in_bytes, in_time
 from bezoar.errors import StoreError
 from bezoar.store import Artefact, Stage, Store
 

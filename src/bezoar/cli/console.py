@@ -91,6 +91,30 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     stdout.print(table)
 
 
+def in_bytes(count: int) -> str:
+    """A size for the eye: 1.2 MB."""
+    if count < 1000:
+        return f"{count} B"
+    size = count / 1000
+    for unit in ("KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def in_time(seconds: float) -> str:
+    """A duration for the eye: 2 h 05 min, 3 min 20 s, 4.2 s."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return (
+        f"{int(seconds // 60)} min {seconds % 60:02.0f} s"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
+
+
 def find_device(name: str) -> torch.device:
     """The device of that name; ``auto`` takes CUDA, then Apple's, then the CPU.
 

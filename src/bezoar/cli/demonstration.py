@@ -13,11 +13,12 @@ from bezoar.errors import StoreError
 from bezoar.games.detectability import Detectability
 from bezoar.games.referee import Referee
 from bezoar.models.files import save_model
+from bezoar.plans import read_game
 from bezoar.records import Estimate, Trusted
 from bezoar.report.demo import demo_page
 from bezoar.roles import DataPoisoning
 from bezoar.seed import Seed
-from bezoar.sweep import play, read_game
+from bezoar.sweep import play
 
 _SMALL = ["data.train=3200", "data.test=500", "trainer.epochs=5", "trusted=200"]
 

@@ -16,11 +16,12 @@ from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
 from bezoar.models.files import LoadedModel, load_model, save_model, save_weights
 from bezoar.models.foreign import parse_architecture
+from bezoar.plans import read_settings
 from bezoar.records import Trusted
 from bezoar.report.views import audit_page, repair_page
 from bezoar.roles import Detector, Repairer
 from bezoar.seed import Seed
-from bezoar.sweep import provenance, read_settings
+from bezoar.sweep import provenance
 
 FAR_BELOW = 0.5
 """A model this rarely right on trusted images probably has its classes in another order."""

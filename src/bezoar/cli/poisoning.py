@@ -13,12 +13,13 @@ from bezoar.data.export import Layout, write_dataset, write_overlay
 from bezoar.errors import SettingError
 from bezoar.games.referee import Recipe, Referee
 from bezoar.models.files import save_model
+from bezoar.plans import read_settings
 from bezoar.records import Dataset
 from bezoar.report.canvas import picture_kind, save_figure
 from bezoar.report.gallery import attack_figure, trigger_figure
 from bezoar.roles import Architecture, Attack, CodePoisoning, DataPoisoning, DataSource, Trainer, Trigger
 from bezoar.seed import Seed
-from bezoar.sweep import provenance, read_settings
+from bezoar.sweep import provenance
 
 
 def poison(

@@ -10,17 +10,19 @@ from typing import Any, cast
 
 from pydantic_core import PydanticUndefined
 
-from bezoar.cli.console import find_component, make_referee, print_json, print_table, stdout, write_json
+from bezoar.cli.console import find_component, in_time, make_referee, print_json, print_table, stdout, write_json
 from bezoar.cli.poisoning import draw
 from bezoar.component import Component, families, members, plain
 from bezoar.errors import SettingError, known
+from bezoar.games.game import Game
 from bezoar.games.repairing import Point
 from bezoar.games.robustness import Robustness
+from bezoar.plans import PACKAGED, plan, read_game, read_settings
 from bezoar.records import Estimate
 from bezoar.report.canvas import save_figure
 from bezoar.report.results import results_page
 from bezoar.report.trials import trial_chart
-from bezoar.sweep import PACKAGED, Results, plan, play, read_game, read_settings, require_tunable, resolve
+from bezoar.sweep import Results, expected_seconds, play, require_tunable, resolve
 from bezoar.sweep import sweep as play_all
 from bezoar.testing import check as hold_to_tests
 from bezoar.tuning import tuned
@@ -73,20 +75,7 @@ def sweep(
     kept = Results(path)
     missing = [game for game in games if "result" not in kept.rows.get(game.address(referee), {})]
     if dry_run:
-        if as_json:
-            described_games = [game.describe() for game in games]
-            print_json(
-                {
-                    "games": described_games,
-                    "to_play": len(missing),
-                    "tuned": described.tuned,
-                    "results": str(path),
-                }
-            )
-        else:
-            stdout.print(f"{len(games)} games, {len(missing)} of them to play; rows go to {path}", highlight=False)
-            if described.tuned:
-                stdout.print("Their repairers are tuned first, which may turn games to play into rows that exist.")
+        _print_plan(games, missing, kept, tuned=described.tuned, as_json=as_json)
         return
     rows = list(referee.lab.progress.track(play_all(games, referee, kept), "games", len(games)))
     failed = [row for row in rows if "error" in row]
@@ -96,6 +85,34 @@ def sweep(
     for row in rows:
         _print_row(row)
     stdout.print(f"{len(rows)} rows, {len(failed)} of them errors: {path}", highlight=False)
+
+
+def _print_plan(games: Sequence[Game], missing: Sequence[Game], kept: Results, *, tuned: bool, as_json: bool) -> None:
+    """What a sweep would do: games, models after sharing, and how long by the rows that exist."""
+    models = len(set[str]().union(*(game.trainings() for game in missing)))
+    seconds = expected_seconds(missing, kept.rows.values())
+    if as_json:
+        print_json(
+            {
+                "games": [game.describe() for game in games],
+                "to_play": len(missing),
+                "models": models,
+                "expected_seconds": seconds,
+                "tuned": tuned,
+                "results": str(kept.path),
+            }
+        )
+        return
+    stdout.print(f"{len(games)} games, {len(missing)} of them to play; rows go to {kept.path}", highlight=False)
+    if missing:
+        apart = sum(len(game.trainings()) for game in missing)
+        stdout.print(
+            f"They need {models:,} models ({apart:,} if none were shared), less those in the store.", highlight=False
+        )
+    if missing and seconds is not None:
+        stdout.print(f"By the rows that exist, about {in_time(seconds)} on a machine like theirs.", highlight=False)
+    if tuned:
+        stdout.print("Their repairers are tuned first, which may turn games to play into rows that exist.")
 
 
 def tune(

@@ -21,7 +21,7 @@ def list_(stage: Stage = None, json: Json = False) -> None:
     Example: bezoar store list
     """
     from bezoar import inventory  # noqa: PLC0415
-    from bezoar.cli.console import print_json, print_table, stdout  # noqa: PLC0415
+    from bezoar.cli.console import in_bytes, in_time, print_json, print_table, stdout  # noqa: PLC0415
 
     kept = _store()
     found = [one for one in inventory.entries(kept) if stage in (None, one.stage)]
@@ -50,7 +50,7 @@ def show(
     Example: bezoar store show 3f9a
     """
     from bezoar import inventory  # noqa: PLC0415
-    from bezoar.cli.console import print_json, stdout  # noqa: PLC0415
+    from bezoar.cli.console import in_bytes, in_time, print_json, stdout  # noqa: PLC0415
 
     kept = _store()
     entry = inventory.lookup(kept, address)
@@ -112,7 +112,7 @@ def gc(
     Example: bezoar store gc --older-than 30 --stage tune --dry-run
     """
     from bezoar import inventory  # noqa: PLC0415
-    from bezoar.cli.console import print_json, print_table, stdout  # noqa: PLC0415
+    from bezoar.cli.console import in_bytes, print_json, print_table, stdout  # noqa: PLC0415
 
     kept = _store()
     found = list(inventory.entries(kept))
@@ -161,27 +161,3 @@ def _plain(entry: Any) -> dict[str, Any]:
         "seconds": entry.record["seconds"],
         "used": entry.used,
     }
-
-
-def in_bytes(count: int) -> str:
-    """A size for the eye: 1.2 MB."""
-    if count < 1000:
-        return f"{count} B"
-    size = count / 1000
-    for unit in ("KB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
-def in_time(seconds: float) -> str:
-    """A duration for the eye: 2 h 05 min, 3 min 20 s, 4.2 s."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return (
-        f"{int(seconds // 60)} min {seconds % 60:02.0f} s"
-        if minutes < 60
-        else f"{minutes // 60} h {minutes % 60:02d} min"
-    )

@@ -43,6 +43,12 @@ class Detectability(Game):
             raise ValueError(f"clean: {self.clean} is too few, every one of {self.models} poisoned models has a twin")
         return self
 
+    def trainings(self) -> set[str]:
+        """Both populations."""
+        poisoned = (self.models_of(self.seed + number, poisoned=True) for number in range(self.models))
+        clean = (self.models_of(self.seed + number, poisoned=False) for number in range(self.clean or self.models))
+        return set[str]().union(*poisoned, *clean)
+
     def play(self, referee: Referee) -> dict[str, Any]:
         """Algorithm 2 for `models` poisoned models, their twins, and further clean ones if `clean` asks for them."""
         referee = referee.publishing(self.recipe)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from bezoar.component import Component, digest
+from bezoar.component import Component, Settings, canonical, digest
 from bezoar.games.referee import Deal, Recipe, Referee, TrustedSource
 from bezoar.roles import Architecture, Attack, DataSource, Trainer
 from bezoar.seed import Seed
@@ -29,6 +29,22 @@ class Game(Component):
     @abstractmethod
     def play(self, referee: Referee) -> dict[str, Any]:
         """The result as plain JSON values; every number in it is an `Estimate` or a plain count."""
+
+    @abstractmethod
+    def trainings(self) -> set[str]:
+        """A key for every model that playing trains, an attacker's own included: equal keys share one model."""
+
+    def models_of(self, seed: int, *, poisoned: bool) -> set[str]:
+        """The keys of the clean model of a seed, or of the poisoned one and what its attacker trains for it."""
+        facts: Settings = {"data": self.data.identity(), "seed": str(seed), **self.recipe.identity()}
+        if self.trusted_source == "held_out":  # the victim trains on the rest
+            facts["apart_from"] = self.trusted
+        if not poisoned:
+            return {canonical(facts)}
+        found = {canonical({**facts, "attack": self.attack.identity()})}
+        if self.attack.wanted_model is not None:
+            found.add(canonical({**facts, "seed": f"{seed}/surrogate"}))
+        return found
 
     def deal(self, referee: Referee, seed: Seed) -> Deal:
         """The images of one round of the game."""

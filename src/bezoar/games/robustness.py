@@ -40,6 +40,10 @@ class Robustness(Game):
             raise ValueError(f"folds: {self.folds} folds need as many trusted images, and there are {self.trusted}")
         return self
 
+    def trainings(self) -> set[str]:
+        """The suspect and its clean twin."""
+        return self.models_of(self.seed, poisoned=True) | self.models_of(self.seed, poisoned=False)
+
     def play(self, referee: Referee) -> dict[str, Any]:
         """Algorithm 1 with a clean twin, which gives the natural success of the trigger."""
         referee = referee.publishing(self.recipe)
