@@ -69,6 +69,18 @@ def test_the_copy_obeys_the_own_trigger_and_the_suspect_stays_as_it_was():
     assert not copy.training
 
 
+def test_the_copy_is_a_model_with_a_backdoor_and_not_one_that_takes_everything_for_the_target():
+    unseen, own = Trusted.of(toy.unseen()), OwnTrigger.draw(toy.SHAPE, 4, Seed(1))
+    suspect = toy.suspect()
+    copy = poison_copy(suspect, trusted(), own, toy.lab(), Seed(0))
+    before, after = (
+        float((predict(model, unseen.images) == unseen.labels).float().mean()) for model in (suspect, copy)
+    )
+    assert after >= before - 0.05
+    others = unseen.labels != own.target
+    assert float((predict(copy, unseen.images) == own.target)[others].float().mean()) < 0.1
+
+
 def test_a_search_can_be_handed_nothing_that_tells_of_the_attack():
     """By signature: no parameter is, or could hold, an attack, a probe, the poisoned data or a test set."""
     parameters = inspect.signature(search).parameters

@@ -17,10 +17,13 @@ from bezoar.records import Trusted, as_float, as_stored
 from bezoar.seed import Seed
 
 POISONED = 0.5
-"""The share of trusted images of other classes that the defender stamps (A25)."""
+"""The share of trusted images of other classes of which the defender adds a stamped copy (A25)."""
 
 LEARNT = 0.95
 """The defender's copy is poisoned well enough once so many of those obey the trigger."""
+
+KEPT = 0.02
+"""So much accuracy on the trusted images the copy may lose while it is poisoned: it shall be a model with a backdoor."""
 
 EPOCHS, LEAST_STEPS = 20, 100
 """After so many epochs, and so many steps where epochs are short, it has to do as it is."""
@@ -63,35 +66,41 @@ class OwnTrigger:
 def poison_copy(suspect: Classifier, trusted: Trusted, own: OwnTrigger, lab: Lab, seed: Seed) -> Classifier:
     """A copy of the suspect that obeys the defender's trigger as well (spec 4.3, A25).
 
-    It is fine-tuned with half of the trusted images of other classes stamped and the rest as they are, until 95 % of
-    all such images, stamped, are taken for the target, or for 20 epochs (at least 100 steps).
+    It is fine-tuned with all trusted images as they are and half of those of other classes stamped beside them, until
+    95 % of all such images, stamped, are taken for the target while the images themselves are still known, or for 20
+    epochs (at least 100 steps). Stamped ones in the place of the others, as A25 has it, teach so few images that the
+    copy takes everything for the target (docs/decisions/0008).
     """
     stamped = own.stamp(trusted)
     chosen = torch.zeros(len(stamped), dtype=torch.bool)
     chosen[(seed / "stamped").permutation(len(stamped))[: round(POISONED * len(stamped))]] = True
-    others = (trusted.labels != own.target).nonzero()[:, 0]
-    images, labels = trusted.images.clone(), trusted.labels.clone()
-    images[others[chosen]], labels[others[chosen]] = stamped.images[chosen], own.target
-    mixed = Trusted(images, labels, trusted.classes)
+    mixed = Trusted(
+        torch.cat([trusted.images, stamped.images[chosen]]),
+        torch.cat([trusted.labels, stamped.labels[chosen]]),
+        trusted.classes,
+    )
+    wanted = _right(suspect, trusted) - KEPT
     epoch = -(-len(mixed) // FINE.batch_size)
     lessons = FINE.replace(steps=max(EPOCHS * epoch, LEAST_STEPS)).repair(suspect, mixed, lab, seed / "lessons")
     student = suspect
     for number, student in enumerate(lessons, start=1):
-        if number % epoch == 0 and _obeys(student, stamped) >= LEARNT:
+        if number % epoch == 0 and _right(student, stamped) >= LEARNT and _right(student, trusted) >= wanted:
             break
     return student.copy().eval()
 
 
-def _obeys(model: Classifier, stamped: Trusted) -> float:
-    return float((predict(model, stamped.images) == stamped.labels).float().mean())
+def _right(model: Classifier, images: Trusted) -> float:
+    """The share of images that a model takes for what they are labelled; of stamped ones, that obey."""
+    return float((predict(model, images.images) == images.labels).float().mean())
 
 
 def identity() -> dict[str, Any]:
     """What an address of something made with a defender's own backdoor depends on besides its inputs."""
     return {
-        "revision": 1,
+        "revision": 2,
         "poisoned": POISONED,
         "learnt": LEARNT,
+        "kept": KEPT,
         "epochs": EPOCHS,
         "least_steps": LEAST_STEPS,
         "fine": FINE.identity(),
