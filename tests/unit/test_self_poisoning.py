@@ -49,11 +49,12 @@ def test_the_own_trigger_is_a_patch_in_a_corner_of_other_classes_images():
         assert set(stamped.labels.tolist()) == {own.target}
         changed = (stamped.images != others.images).any(1).any(0)
         rows, columns = changed.nonzero().amin(0), changed.nonzero().amax(0)
-        assert (columns - rows).tolist() == [0, 0]  # floor(3/32 * 16) is one pixel
-        assert torch.equal(as_float(stamped.images)[0, :, own.top, own.left], own.patch[:, 0, 0])
+        assert (columns - rows).tolist() == [2, 2]  # floor(3/32 * 16) is one pixel, and three are the least
+        stamp = as_float(stamped.images)[0, :, own.top : own.top + 3, own.left : own.left + 3]
+        assert torch.equal(stamp, own.patch)
         corners.add((own.top, own.left))
         targets.add(own.target)
-    assert corners == {(0, 0), (0, 15), (15, 0), (15, 15)}
+    assert corners == {(0, 0), (0, 13), (13, 0), (13, 13)}
     assert targets == {0, 1, 2, 3}
 
 

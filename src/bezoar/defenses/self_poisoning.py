@@ -23,7 +23,7 @@ LEARNT = 0.95
 """The defender's copy is poisoned well enough once so many of those obey the trigger."""
 
 KEPT = 0.02
-"""So much accuracy on the trusted images the copy may lose while it is poisoned: it shall be a model with a backdoor."""
+"""So much accuracy on the trusted images the copy may lose while it is poisoned, or it is no model with a backdoor."""
 
 EPOCHS, LEAST_STEPS = 20, 100
 """After so many epochs, and so many steps where epochs are short, it has to do as it is."""
@@ -46,10 +46,10 @@ class OwnTrigger:
 
     @staticmethod
     def draw(shape: tuple[int, int, int], classes: int, seed: Seed) -> OwnTrigger:
-        """Uniform noise, floor(3/32 w) pixels wide, in a random corner, for a random class."""
+        """Uniform noise, floor(3/32 w) pixels wide but at least 3, in a random corner, for a random class."""
         generator = seed.generator()
         channels, height, width = shape
-        side = max(1, 3 * width // 32)
+        side = min(max(3, 3 * width // 32), height, width)
         patch = torch.randint(256, (channels, side, side), generator=generator).float() / 255
         corner, target = (int(torch.randint(count, (), generator=generator)) for count in (4, classes))
         return OwnTrigger(patch, (height - side) * (corner // 2), (width - side) * (corner % 2), target)
