@@ -22,6 +22,8 @@ PICTURES = TARGET.parent / "pictures"
 HARDEST = "adaptive_blend, m = 500"
 """Whose histograms are shown: the attack that detectors disagree about."""
 
+MISSING = "not measured"
+
 COUNTED = ("maximum_margin", "blended_inversion", "neural_cleanse")
 """The tiers of the measured cascade whose scores count towards its p-value."""
 
@@ -36,8 +38,10 @@ def compared() -> list[Population]:
     """The cascade, its tiers each alone, and the detectors that have rows of their own."""
     found = populations(rows())
     cascade = found.pop("cascade", None)
-    tiers = [] if cascade is None else [tier(cascade, name) for name in cascade.clean[0].tiers]
-    return [*([] if cascade is None else [cascade]), *tiers, *found.values()]
+    if cascade is None:
+        return list(found.values())
+    others = [one for one in found.values() if one.detector not in cascade.clean[0].tiers]
+    return [cascade, *(tier(cascade, name) for name in cascade.clean[0].tiers), *others]
 
 
 def page() -> str:
@@ -49,8 +53,9 @@ def page() -> str:
         "`digits_in_the_wild`, 500 trusted images. A poisoned model and the clean one of the same seed are twins; the clean models",
         "are the same for all attacks. *ROC AUC* is over models, by their highest class score, with its 95 % interval; *pooled*",
         "takes the poisoned models of all attacks together. `cascade` asks the four below it and joins what three of them say;",
-        "`last_layer` is shown in it and does not count. The cascade was designed on seeds from 100 up, and the seeds here were",
-        "looked at once.",
+        "`last_layer` is shown in it and does not count. The cascade and `blended_inversion` were designed on seeds from 100 up; on",
+        "seeds 0-9 the other three were known before, against BadNets at m = 300 and 50, and `neural_cleanse` on seeds 0-19 at m = 300.",
+        "The pooled intervals take all models of one seed for one group.",
     ]
     found = compared()
     if not found:
@@ -73,7 +78,7 @@ def page() -> str:
 
 ONE_MODEL = (
     f"An owner has one model and no population. *Found* counts poisoned models whose attacked class is called an outlier at\n"
-    f"{ALPHA}; *false alarms* clean models of which any class is: {ALPHA:.0%} are promised."
+    f"{ALPHA}; *false alarms* clean models of which any class is: {ALPHA:.0%} are promised. `last_layer` gives no verdict."
 )
 BETTER = (
     "The pooled ROC AUC of the cascade minus that of each other detector, on the very same models, with the interval of a\n"
@@ -101,7 +106,11 @@ def area_table(found: list[Population]) -> list[str]:
     attacks = list(found[0].poisoned)
     sizes = f"{len(found[0].pooled)} + {len(found[0].clean)}"
     head = ["detector", *(f"`{name}`" for name in attacks), f"pooled, {sizes} models"]
-    lines = [[f"`{one.detector}`", *(str(one.area(name)) for name in (*attacks, None))] for one in found]
+    lines: list[list[str]] = []
+    for one in found:
+        areas = [str(one.area(name)) if name in one.poisoned else MISSING for name in attacks]
+        whole = list(one.poisoned) == attacks
+        lines.append([f"`{one.detector}`", *areas, str(one.area()) if whole else MISSING])
     return table(head, lines)
 
 
@@ -110,10 +119,11 @@ def verdict_table(found: list[Population]) -> list[str]:
     attacks = list(found[0].poisoned)
     lines: list[list[str]] = []
     for one in found:
-        hits = [
-            f"{sum(each.named and each.p_value < ALPHA for each in models)} of {len(models)}"
-            for models in one.poisoned.values()
-        ]
+        hits: list[str] = []
+        for name in attacks:
+            models = one.poisoned.get(name, [])
+            found_here = sum(each.named and each.p_value < ALPHA for each in models)
+            hits.append(f"{found_here} of {len(models)}" if models else MISSING)
         alarms = sum(each.p_value < ALPHA for each in one.clean)
         lines.append([f"`{one.detector}`", *hits, f"{alarms} of {len(one.clean)}"])
     return table(["detector", *(f"found: `{name}`" for name in attacks), "false alarms"], lines)

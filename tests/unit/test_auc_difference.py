@@ -84,6 +84,24 @@ def test_copies_of_a_model_say_nothing_new() -> None:
     assert blind.high - blind.low < 0.7 * (once.high - once.low)
 
 
+def test_copies_of_models_that_are_all_in_order_say_nothing_new_either() -> None:
+    perfect, other = ([2.0, 3.0, 4.0], [0.0, 1.0, 1.5]), ([5.0, 7.0, 6.0], [1.0, 0.0, 2.0])
+    once, groups = auc_difference(perfect, other, alone(3, 3)), alone(3, 3)
+    copied = [([*part[0]] * 20, [*part[1]] * 20) for part in (perfect, other)]
+    many = auc_difference(copied[0], copied[1], (groups[0] * 20, groups[1] * 20))
+    assert many.low < 0.7 * once.low < 0
+    blind = auc_difference(copied[0], copied[1], alone(60, 60))
+    assert blind.low > 0.3 * once.low
+
+
+def test_an_area_over_groups_is_as_uncertain_as_over_one_model_of_each() -> None:
+    scores, _ = pair(5)
+    groups = alone(30, 40)
+    once, grouped = auc(*scores), auc([*scores[0]] * 3, [*scores[1]] * 3, (groups[0] * 3, groups[1] * 3))
+    assert grouped.value == pytest.approx(once.value)
+    assert grouped.high - grouped.low == pytest.approx(once.high - once.low, rel=0.05)
+
+
 def test_a_detector_does_not_differ_from_itself() -> None:
     first, _ = pair(3)
     found = auc_difference(first, first, alone(30, 40))

@@ -9,7 +9,8 @@ import pytest
 
 from bezoar.errors import StoreError
 from bezoar.records import Estimate
-from bezoar.report.plane import Place, area_at, front, guessed_right, plane, plane_sections, planes
+from bezoar.report.places import Place, area_at, front, guessed_right, planes
+from bezoar.report.plane import plane, plane_sections
 
 COMMON = {
     "data": {"kind": "cifar10@1"},
@@ -88,9 +89,9 @@ def test_rows_of_both_games_are_joined_where_all_common_settings_agree() -> None
         detected(badnets(300), 0.99),
         detected(badnets(500), 1.0),  # nobody repaired it
     ]
-    found = planes(rows)
-    assert list(found) == [("pivotal_tuning", "cascade")]
-    few = found["pivotal_tuning", "cascade"]
+    (found,) = planes(rows)
+    assert found.title == "pivotal tuning and cascade"
+    few = found.places
     assert [one.dose for one in few] == [50, 300]
     assert few[0].left["blind"].value == pytest.approx(0.5)
     assert few[0].repaired["blind"].value == pytest.approx(0.9 - 0.5)
@@ -106,19 +107,41 @@ def test_rows_of_another_recipe_or_without_a_repair_are_not_joined() -> None:
 
 def test_of_several_populations_the_largest_counts() -> None:
     rows = [robust(badnets(50), 0.4), detected(badnets(50), 0.9, 40), detected(badnets(50), 0.7, 10)]
-    assert planes(rows)["pivotal_tuning", "cascade"][0].area.value == 0.9
+    (found,) = planes(rows)
+    assert [one.area.value for one in found.places] == [0.9]
+
+
+def test_other_settings_of_a_player_or_another_victim_make_another_plane() -> None:
+    """Otherwise two repairs of one seed would count as two seeds, and two data sets share a front."""
+    longer = {"repairer": {"kind": "pivotal_tuning@1", "steps": 99}}
+    elsewhere = {"data": {"kind": "folder@1"}}
+    rows = [robust(badnets(50), 0.4), robust(badnets(50), 0.1, **longer), robust(badnets(50), 0.2, **elsewhere)]
+    rows += [detected(badnets(50), 0.7), detected(badnets(50), 0.8, **elsewhere)]
+    found = planes(rows)
+    assert [[one.left["blind"].value for one in each.places] for each in found] == [[0.4], [0.1], [0.2]]
+    assert len({each.title for each in found}) == 3
+    assert "data.kind folder@1" in found[2].title
+
+
+def test_an_attack_with_another_target_is_another_attack_and_not_another_strength() -> None:
+    attacks = [badnets(50), {**badnets(50), "target": 3}]
+    rows = [robust(each, 0.4) for each in attacks] + [detected(each, 0.7) for each in attacks]
+    (found,) = planes(rows)
+    assert [one.attack for one in found.places] == ["badnets", "badnets, target 3"]
 
 
 def test_the_threat_model_is_the_attack_s_own() -> None:
     rows = [robust(each, 0.4) for each in (badnets(50), CODE)] + [detected(each, 0.7) for each in (badnets(50), CODE)]
-    assert [(one.attack, one.code) for one in planes(rows)["pivotal_tuning", "cascade"]] == [
+    (found,) = planes(rows)
+    assert [(one.attack, one.code) for one in found.places] == [
         ("badnets", False),
         ("parameter_controlled", True),
     ]
 
 
 def test_the_detection_game_is_won_by_finding_and_by_keeping_quiet() -> None:
-    won = planes([robust(badnets(50), 0.4), detected(badnets(50), 0.7)])["pivotal_tuning", "cascade"][0].guessed
+    (found,) = planes([robust(badnets(50), 0.4), detected(badnets(50), 0.7)])
+    won = found.places[0].guessed
     assert won.value == pytest.approx((0.8 + 0.9) / 2)
     assert won.n == 20
     sure = guessed_right(*[Estimate(1.0, 0.7, 1.0, 10, "models")] * 2)
@@ -158,6 +181,8 @@ def test_attacks_are_compared_at_equal_success_between_two_strengths() -> None:
 def test_a_figure_has_a_mark_for_every_place_and_a_front_for_each_threat_model() -> None:
     (axes,) = plane([place(0.2, 0.5), place(0.6, 0.9, dose=2.0), place(0.4, 0.4, code=True)], "blind").axes
     assert sorted(text.get_text() for text in axes.texts) == ["1", "1", "2"]
+    fronts = [line for line in axes.lines if str(line.get_label()).startswith("front of")]
+    assert {line.get_drawstyle() for line in fronts} == {"steps-pre"}  # the corner is no better than either place
     labels = axes.get_legend_handles_labels()[1]
     assert {"front of data poisoning", "front of code poisoning"} <= set(labels)
 
@@ -170,7 +195,7 @@ def test_a_section_is_made_for_each_pair_of_players_that_saw_the_same_attack() -
         detected(badnets(300), 0.9),
     ]
     (section,) = plane_sections([*rows, robust(badnets(50), 0.1, repairer={"kind": "weight_decay@1"})])[:1]
-    assert section.title == "Robustness against detectability: pivotal tuning, cascade"
+    assert section.title == "Robustness against detectability: pivotal tuning and cascade"
     assert section.table is not None
     assert [row[0] for row in section.table.rows] == ["badnets, 50", "badnets, 300"]
     assert section.table.highlight == frozenset({0, 1})

@@ -38,8 +38,8 @@ def scored(seed: int, target: int | None, shift: float) -> dict[str, Any]:
 
 
 def row(poisons: int, shift: float, kind: str = "cascade@1") -> dict[str, Any]:
-    poisoned = [scored(seed, poisons % 6, shift) for seed in range(8)]
-    clean = [scored(seed, None, 0) for seed in range(12)]
+    poisoned = [scored(seed, poisons % 6, shift) for seed in range(20)]
+    clean = [scored(seed, None, 0) for seed in range(30)]
     game = {"detector": {"kind": kind}, "attack": {"kind": "badnets@1", "poisons": poisons}}
     return {"address": "a" * 32, "game": game, "result": {"poisoned": poisoned, "clean": clean}}
 
@@ -49,7 +49,7 @@ def test_rows_are_read_by_detector_with_all_their_attacks() -> None:
     assert list(found) == ["cascade", "neural_cleanse"]
     cascade = found["cascade"]
     assert list(cascade.poisoned) == ["badnets, m = 50", "badnets, m = 300"]
-    assert (len(cascade.pooled), len(cascade.clean)) == (16, 12)
+    assert (len(cascade.pooled), len(cascade.clean)) == (40, 30)
     assert cascade.pooled[0].fidelity == {"overlap": 0.25}
     assert set(cascade.clean[0].tiers) == {"one", "other"}
 
@@ -77,7 +77,8 @@ def test_a_tier_alone_and_all_tiers_together_are_what_the_detectors_say() -> Non
         alone = one.inspect(toy.suspect(), toy.trusted(), toy.lab(), Seed(2))
         (seen,) = tier(cascade, one.kind).pooled
         torch.testing.assert_close(seen.scores, alone.scores)
-        assert seen.p_value == pytest.approx(p_value(alone), rel=1e-4)
+        silent = one.kind == "neural_cleanse"
+        assert seen.p_value == pytest.approx(1 if silent else p_value(alone), rel=1e-4)
         assert seen.named is (int(alone.scores.argmax()) == 1)
 
 
@@ -87,6 +88,13 @@ def test_a_detector_is_better_where_its_scores_are_and_not_better_than_itself() 
     assert strong.better_than(strong).value == 0
     with pytest.raises(ValueError, match="did not see the same models"):
         strong.better_than(populations([row(50, 6)])["cascade"])
+
+
+def test_rows_that_differ_in_more_than_the_attack_are_not_one_population() -> None:
+    other = row(300, 4)
+    other["game"]["trusted"] = 100
+    with pytest.raises(StoreError, match="another row of 'cascade' was played with other settings"):
+        populations([row(50, 1), other])
 
 
 def test_every_way_to_keep_a_tier_is_there_once() -> None:

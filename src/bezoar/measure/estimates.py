@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -37,7 +38,8 @@ def wilson(value: float, n: float | int) -> tuple[float, float]:
     """Wilson's score interval for a share of n."""
     centre = (value + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(value * (1 - value) / n + Z**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # at 0 and 1 rounding may put an end beyond the value
+    return max(0.0, min(value, centre - half)), min(1.0, max(value, centre + half))
 
 
 def _design_effect(hits: Tensor, groups: Tensor | None) -> float:
@@ -97,21 +99,28 @@ def mean(values: Sequence[float], unit: str = "models") -> Estimate:
     return Estimate(value, value - half, value + half, count, unit)
 
 
-def auc(poisoned: Sequence[float], clean: Sequence[float]) -> Estimate:
+Groups = tuple[Sequence[int], Sequence[int]]
+"""A number for each poisoned and each clean model; models with the same one, e.g. twins, are not independent."""
+
+
+def auc(poisoned: Sequence[float], clean: Sequence[float], groups: Groups | None = None) -> Estimate:
     """ROC AUC of scores over two populations of models: P[poisoned > clean] + P[equal] / 2 (Mann-Whitney).
 
     The interval is the score-type one of Newcombe (2006, method 5): it inverts the Hanley-McNeil
-    variance at the hypothesised AUC and so stays honest at perfect separation.
+    variance at the hypothesised AUC and so stays honest at perfect separation. With groups that variance is
+    multiplied by their design effect (Obuchowski 1997), never below 1; where all models are in order, which
+    shows no effect, by that of groups of copies.
     """
     m, n = len(poisoned), len(clean)
     if not m or not n:
         return Estimate(math.nan, 0.0, 1.0, m + n, "models")
     difference = np.subtract.outer(np.asarray(poisoned), np.asarray(clean))
     value = float(np.mean((difference > 0) + 0.5 * (difference == 0)))
+    effect = 1.0 if groups is None else _shared(_influences(poisoned, clean)[None], groups).effect
 
     def excess(theta: float) -> float:
         inflated = (m + n) / 2 - 1
-        variance = theta * (1 - theta) / (m * n)
+        variance = effect * theta * (1 - theta) / (m * n)
         variance *= 1 + inflated * ((1 - theta) / (2 - theta) + theta / (1 + theta))
         return (value - theta) ** 2 - Z**2 * variance
 
@@ -128,39 +137,49 @@ def _root(function: Callable[[float], float], low: float, high: float) -> float:
 
 
 def auc_difference(
-    first: tuple[Sequence[float], Sequence[float]],
-    second: tuple[Sequence[float], Sequence[float]],
-    groups: tuple[Sequence[int], Sequence[int]],
+    first: tuple[Sequence[float], Sequence[float]], second: tuple[Sequence[float], Sequence[float]], groups: Groups
 ) -> Estimate:
     """ROC AUC of one detector minus that of another on the same models, paired.
 
-    Each model has an influence on either AUC (DeLong et al. 1988); those of one group, e.g. twins and models of one
-    seed, are added up before their variances and covariance are taken, as in Obuchowski (1997). The interval joins
-    the detectors' own (`auc`), widened by their design effect where groups matter, by the method of variance
-    estimates recovery (Zou & Donner 2008), so that it does not collapse where both separate perfectly.
+    Each model has an influence on either AUC (DeLong et al. 1988); those of one group are added up before their
+    covariance is taken, as in Obuchowski (1997). The interval joins the detectors' own (`auc`) by the method of
+    variance estimates recovery (Zou & Donner 2008), so that it does not collapse where both separate perfectly.
 
     Args:
         first: scores of the poisoned and of the clean models by one detector.
         second: by the other, in the same order.
-        groups: of the poisoned and of the clean models, a number each.
+        groups: of the poisoned and of the clean models.
     """
-    one, other = auc(*first), auc(*second)
-    poisoned, clean = (len(part) for part in groups)
-    if not poisoned or not clean:
-        return Estimate(math.nan, -1.0, 1.0, poisoned + clean, "models")
-    index = np.unique(np.concatenate([np.asarray(part) for part in groups]), return_inverse=True)[1]
-    alone = np.stack([_influences(*first), _influences(*second)])
-    models, clusters = len(index), int(index.max()) + 1
-    together = np.stack([np.bincount(index, row, clusters) for row in alone])
-    products = together @ together.T * (clusters / max(1, clusters - 1))
-    plain = (alone**2).sum(1) * (models / (models - 1))
-    product = float(products[0, 0] * products[1, 1])
-    correlation = float(products[0, 1]) / math.sqrt(product) if product > 0 else 0.0
-    wider = [math.sqrt(max(1.0, products[i, i] / plain[i])) if plain[i] > 0 else 1.0 for i in range(2)]
+    one, other = auc(*first, groups), auc(*second, groups)
+    count = len(first[0]) + len(first[1])
+    if not first[0] or not first[1]:
+        return Estimate(math.nan, -1.0, 1.0, count, "models")
+    shared = _shared(np.stack([_influences(*first), _influences(*second)]), groups).correlation
     value = one.value - other.value
-    low = _joined((one.value - one.low) * wider[0], (other.high - other.value) * wider[1], correlation)
-    high = _joined((one.high - one.value) * wider[0], (other.value - other.low) * wider[1], correlation)
-    return Estimate(value, max(-1.0, value - low), min(1.0, value + high), poisoned + clean, "models")
+    low = _joined(one.value - one.low, other.high - other.value, shared)
+    high = _joined(one.high - one.value, other.value - other.low, shared)
+    return Estimate(value, max(-1.0, value - low), min(1.0, value + high), count, "models")
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What groups do to the variance of the first of some AUCs, and how the first and the last vary together."""
+
+    effect: float
+    correlation: float
+
+
+def _shared(influences: NDArray[np.float64], groups: Groups) -> _Shared:
+    """Variance and covariance of AUCs from each model's influence on them, one line an AUC."""
+    index = np.unique(np.concatenate([np.asarray(part) for part in groups]), return_inverse=True)[1]
+    models, clusters = len(index), int(index.max()) + 1
+    together = np.stack([np.bincount(index, row, clusters) for row in influences])
+    products = together @ together.T * (clusters / max(1, clusters - 1))
+    plain = float((influences[0] ** 2).sum()) * (models / (models - 1))
+    effect = products[0, 0] / plain if plain > 0 and clusters > 1 else models / clusters
+    product = float(products[0, 0] * products[-1, -1])
+    correlation = float(products[0, -1]) / math.sqrt(product) if product > 0 else 0.0
+    return _Shared(max(1.0, float(effect)), correlation)
 
 
 def _influences(poisoned: Sequence[float], clean: Sequence[float]) -> NDArray[np.float64]:

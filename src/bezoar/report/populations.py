@@ -17,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from bezoar.component import canonical
+from bezoar.errors import StoreError
 from bezoar.measure.estimates import auc, auc_difference
 from bezoar.measure.outliers import joined_p_values, outlier_p_value
 from bezoar.records import Estimate
@@ -31,7 +33,7 @@ class Seen:
     Attributes:
         seed: of the model; a poisoned model and the clean one of the same seed are twins.
         scores: float [k], higher is more suspicious.
-        p_value: of the most suspicious class.
+        p_value: of the most suspicious class; 1 where the detector abstained.
         tiers: the scores that each tier of a cascade gave, float [k] each.
         silent: the tiers that did not count for this model.
         target: the attacked class, None for a clean model.
@@ -79,7 +81,8 @@ class Population:
     def area(self, attack: str | None = None) -> Estimate:
         """ROC AUC against the clean models, of one attack or of all."""
         models = self.pooled if attack is None else self.poisoned[attack]
-        return auc([one.score for one in models], [one.score for one in self.clean])
+        groups = [one.seed for one in models], [one.seed for one in self.clean]
+        return auc([one.score for one in models], [one.score for one in self.clean], groups)
 
     def better_than(self, other: Population) -> Estimate:
         """How much larger the pooled ROC AUC is than another detector's on the same models, paired.
@@ -107,10 +110,13 @@ def populations(rows: Iterable[Row]) -> dict[str, Population]:
     The clean models of one detector are the same in all of its rows, so those of the longest row stand for all.
 
     Raises:
-        StoreError: a row lacks something, e.g. because another version of bezoar wrote it.
+        StoreError: a row lacks something, e.g. because another version of bezoar wrote it, or two rows of one detector
+            differ in more than the attack.
     """
     found: dict[str, Population] = {}
+    settings: dict[str, str] = {}
     for row in rows:
+        _require_alike(row, settings)
         try:
             detector = str(row["game"]["detector"]["kind"]).partition("@")[0]
             seen = {name: [_seen(one) for one in row["result"][name]] for name in ("poisoned", "clean")}
@@ -120,6 +126,18 @@ def populations(rows: Iterable[Row]) -> dict[str, Population]:
         clean = max(before.clean, seen["clean"], key=len)
         found[detector] = replace(before, poisoned={**before.poisoned, attack_of(row): seen["poisoned"]}, clean=clean)
     return found
+
+
+def _require_alike(row: Row, settings: dict[str, str]) -> None:
+    """Remember a detector's settings and those of its game, or see that they are as before."""
+    game = row["game"]
+    kind = str(game["detector"]["kind"]).partition("@")[0]
+    others = canonical({name: value for name, value in game.items() if name != "attack"})
+    if settings.setdefault(kind, others) != others:
+        raise StoreError(
+            f"row {row.get('address', '?')}: another row of {kind!r} was played with other settings than the attack's, "
+            "so their clean models are not the same; keep them in files of their own"
+        )
 
 
 def attack_of(row: Row) -> str:
@@ -134,7 +152,7 @@ def _seen(one: Mapping[str, Any]) -> Seen:
     return Seen(
         one["seed"],
         torch.tensor(one["scores"]),
-        one["p_value"],
+        1.0 if one["abstained"] else one["p_value"],
         {each["kind"]: torch.tensor(one["evidence"][each["kind"]]) for each in said},
         frozenset(each["kind"] for each in said if each["p_value"] is None),
         one.get("target"),
@@ -143,11 +161,12 @@ def _seen(one: Mapping[str, Any]) -> Seen:
 
 
 def tier(cascade: Population, name: str) -> Population:
-    """What one tier says alone: its own scores, and Grubbs' test on them."""
+    """What one tier says alone: its own scores, and Grubbs' test on them; 1 where it gives no verdict."""
 
     def alone(one: Seen) -> Seen:
         scores = one.tiers[name]
-        return Seen(one.seed, scores, outlier_p_value(scores), {}, target=one.target)
+        said = 1.0 if name in one.silent else outlier_p_value(scores)
+        return Seen(one.seed, scores, said, {}, target=one.target)
 
     return _mapped(cascade, name, alone)
 
@@ -184,6 +203,8 @@ def areas(found: Sequence[Population]) -> Figure:
     for number, population in enumerate(found):
         colour = LINES[number % len(LINES)]
         for place, attack in enumerate(groups):
+            if attack not in population.poisoned and (attack is not None or list(population.poisoned) != attacks):
+                continue  # not measured on all attacks yet
             each = population.area(attack)
             across = place + (number - (len(found) - 1) / 2) * step
             axes.plot([across, across], [each.low, each.high], color=colour, linewidth=2.2, alpha=0.45)
