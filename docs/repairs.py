@@ -98,10 +98,11 @@ def place(found: list[Robust]) -> str:
     places = {reading: ranking(found, reading) for reading in ("blind", "oracle")}
     if "pivotal_tuning" not in places["blind"]:
         return "Pivotal Tuning has not been measured yet."
+    seeds, attacks = len({one.seed for one in found}), len({_attack(one) for one in found})
     blind, oracle = (order.index("pivotal_tuning") + 1 for order in places.values())
     return (
         f"Pivotal Tuning, the paper's own repair, is number {blind} of {len(places['blind'])} in the blind reading and number "
-        f"{oracle} in the\noracle reading, over two seeds of three attacks: nearby places mean little."
+        f"{oracle} in the\noracle reading, over {seeds} seeds of {attacks} attacks: nearby places mean little."
     )
 
 

@@ -86,9 +86,10 @@ def _entry(folder: Path) -> Entry:
 
 
 def outdated(found: Iterable[Entry]) -> list[Entry]:
-    """Entries that a method of another revision took part in, and all that build on them: nobody asks for them again.
+    """Entries that a method of another revision took part in, and those with such inputs: nobody asks for them again.
 
-    Entries of methods that are not registered here, e.g. of a package that is not installed, are no such.
+    As far as the store knows: some inputs, such as data read from disk or set apart from trusted images, are no
+    entries, and what builds on them alone is kept. So is what a method made that is not registered here.
     """
     present: dict[str, set[str]] = {}
     for family in families():

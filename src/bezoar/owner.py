@@ -131,7 +131,7 @@ def audit(
         reason = reason if detector.normal else f"{detector.kind!r} gives no verdict: {reason}; ask 'cascade'"
         return Audit("inconclusive", reason, p_value, inspection, accuracy)
     if p_value < ALPHA:
-        needs_less = inspection.triggers is not None and not inspection.tiers
+        needs_less = inspection.triggers is not None and not inspection.tiers and not inspection.thin
         stands_out = "needs far less of a trigger than" if needs_less else "is quite unlike"
         reason = f"class {worst!r} {stands_out} the others (p = {p_value:.2g})"
         return Audit("suspicious", reason, p_value, inspection, accuracy)

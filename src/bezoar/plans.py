@@ -77,13 +77,14 @@ def read_settings(source: str | Path, preset: str | None = None) -> SettingsFile
             plain["kind"] = layer["game"]
         merged = _merge(merged, plain)
         grid = {**grid, **_axis(layer.get("grid") or {}, "grid")}
-        zipped = _zipped(layer["zip"]) if "zip" in layer else zipped
+        zipped = _zipped(layer["zip"] or []) if "zip" in layer else zipped
         tuned = layer.get("tuned", tuned)
     if not isinstance(tuned, bool):
         raise SettingError(f"tuned: true or false is expected, not {tuned!r}")
-    twice = [name for axis in zipped for name in axis if name in grid]
+    varying = [*grid, *(name for axis in zipped for name in axis)]
+    twice = [name for place, name in enumerate(varying) if name in varying[:place]]
     if twice:
-        raise SettingError(f"zip: {twice[0]!r} varies in the grid already")
+        raise SettingError(f"zip: {twice[0]!r} varies elsewhere already")
     return SettingsFile(merged, grid, tuned, zipped)
 
 
@@ -114,9 +115,9 @@ def _axis(given: Any, where: str) -> Axis:
 
 
 def _zipped(given: Any) -> tuple[Axis, ...]:
-    """One axis, or a list of them."""
+    """One axis, or a list of them; an empty one is none, so that a preset can clear what it inherits."""
     several = cast("list[Any]", given) if isinstance(given, list) else [given]
-    found = tuple(_axis(one, "zip") for one in several)
+    found = tuple(axis for axis in (_axis(one, "zip") for one in several) if axis)
     for axis in found:
         counts = {name: len(values) for name, values in axis.items()}
         if len(set(counts.values())) > 1:
@@ -144,25 +145,30 @@ def _values(given: Any, where: str) -> list[Any]:
 
 
 def _counted(spec: Mapping[str, Any]) -> list[Any]:
-    return list(range(int(spec["count"])))
+    return list(range(spec["count"])) if isinstance(spec["count"], int) else []
 
 
 def _stepped(spec: Mapping[str, Any]) -> list[Any]:
     """From `from` in steps up to `to`, which is one of them if a step meets it; rounding does not lose the last."""
     low, high, step = spec["from"], spec["to"], spec["step"]
     count = math.floor((high - low) / step + 1e-9) + 1 if step > 0 else 0
-    return [low + number * step for number in range(count)]
+    return [_round(low + number * step) for number in range(count)]
 
 
 def _spread(spec: Mapping[str, Any]) -> list[Any]:
     """So many points from `from` to `to`, evenly or evenly on a logarithmic scale; whole numbers stay whole."""
-    low, high, count = spec["from"], spec["to"], int(spec["points"])
-    log = spec.get("scale", "linear") == "log"
-    if count < 2 or (log and low <= 0) or spec.get("scale", "linear") not in ("linear", "log"):
+    low, high, count, scale = spec["from"], spec["to"], spec["points"], spec.get("scale", "linear")
+    if not isinstance(count, int) or count < 2 or scale not in ("linear", "log") or (scale == "log" and low <= 0):
         return []
     parts = [number / (count - 1) for number in range(count)]
-    values = [low * (high / low) ** part if log else low + (high - low) * part for part in parts]
-    return [round(value) for value in values] if isinstance(low, int) and isinstance(high, int) else values
+    values = [low * (high / low) ** part if scale == "log" else low + (high - low) * part for part in parts]
+    whole = isinstance(low, int) and isinstance(high, int)
+    return list(dict.fromkeys(round(value) if whole else _round(value) for value in values))
+
+
+def _round(value: Any) -> Any:
+    """The number that a person would have written, or a game would have another address."""
+    return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
 _SPREADS = {

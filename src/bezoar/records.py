@@ -252,6 +252,11 @@ class Inspection:
         """The class with the highest score."""
         return int(self.scores.argmax())
 
+    @property
+    def thin(self) -> bool:
+        """Whether the triggers are patterns that lie thinly over the whole image rather than marks that replace it."""
+        return self.masks is not None and float(self.masks.max()) < 0.5
+
     def stamp(self, images: Float[Tensor, "n c h w"], label: int) -> Float[Tensor, "n c h w"]:
         """Images in [0, 1] with the reconstructed trigger of one class."""
         if self.triggers is None:

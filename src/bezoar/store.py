@@ -1,11 +1,9 @@
 """Content-addressed stages: what has been computed once is never computed again.
 
-A stage is a pure function of its settings, its seed path and the addresses of its inputs; its
-address is the digest of those. Twenty defences share one trained model and a killed run resumes. Of several
-processes that want the same stage one makes it and the others wait; should locks not work, as on some network
-folders, all make it, which does no harm: each writes into a scratch folder of its own and renames it when it is
-complete. Every entry has a checksum, so a damaged one is never read. Tensors are safetensors and the rest is JSON;
-nothing is pickled.
+A stage is a pure function of its settings, its seed path and the addresses of its inputs; its address is the digest of
+those. A killed run resumes. Of several processes that want a stage one makes it and the others wait; where locks do not
+work all make it, which does no harm: each writes into a scratch folder and renames it when it is complete. Every entry
+has a checksum, so a damaged one is never read. Tensors are safetensors and the rest is JSON; nothing is pickled.
 """
 
 from __future__ import annotations
@@ -92,8 +90,10 @@ def read_record(folder: Path, *, whole: bool = True) -> dict[str, Any]:
         recipe = {name: record[name] for name in ("stage", "settings", "seed", "inputs")}
         damaged = whole and stated is not None and stated != checksum(record, folder)
         missing = {"facts", "tensors", "seconds"} - set(record)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         raise DamagedEntryError(f"the entry {folder.name} of the store cannot be read") from None
+    except OSError as error:  # the entry may be as good as ever
+        raise StoreError(f"the entry {folder.name} of the store cannot be read now: {error.strerror}") from None
     if damaged or missing:
         raise DamagedEntryError(f"the {recipe['stage']!r} entry {folder.name} of the store has changed on disk")
     if digest(recipe) != folder.name:
@@ -142,7 +142,7 @@ class Store:
         try:
             record = read_record(folder)
             tensors = load_file(folder / TENSORS) if record["tensors"] else {}
-        except (DamagedEntryError, OSError, SafetensorError) as damage:
+        except (DamagedEntryError, FileNotFoundError, SafetensorError) as damage:
             self.set_aside(folder, str(damage))
             return None
         with suppress(OSError):  # a store that cannot be written can be read
@@ -150,11 +150,15 @@ class Store:
         return Artefact(tensors, record["facts"])
 
     def set_aside(self, folder: Path, why: str) -> None:
-        """Move a damaged entry out of the way, so that it is made again."""
+        """Move a damaged entry out of the way, so that it is made again, and warn; StoreError if that cannot be."""
         damaged = self.root / "damaged" / f"{folder.name}-{uuid.uuid4().hex[:8]}"
-        damaged.parent.mkdir(exist_ok=True)
-        with suppress(FileNotFoundError):  # another process has just set it aside
+        try:
+            damaged.parent.mkdir(exist_ok=True)
             folder.rename(damaged)
+        except FileNotFoundError:  # another process has just set it aside
+            return
+        except OSError as error:
+            raise StoreError(f"{why}, and it cannot be moved aside: {error.strerror}") from None
         warnings.warn(f"{why}; it was moved to {damaged} and will be made again", StoreWarning, stacklevel=2)
 
     def folders(self) -> list[Path]:
@@ -192,7 +196,8 @@ class Store:
         try:
             yield
         finally:
-            Path(lock.lock_file).unlink(missing_ok=True)
+            with suppress(OSError):  # some systems do not delete what is open; it is swept one day
+                Path(lock.lock_file).unlink()
             lock.release()
 
     def seconds(self, stage: Stage) -> float:
@@ -248,7 +253,7 @@ class Store:
     def _sweep_scratch(self) -> None:
         """Remove what killed runs have left; young entries may belong to a running process."""
         for entry in (*self._scratch.iterdir(), *self._claims.iterdir()):
-            with suppress(FileNotFoundError):  # its process has just finished
+            with suppress(OSError):  # its process has just finished, or it is another user's
                 if time.time() - entry.stat().st_mtime > STALE_SECONDS:
                     shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
 

@@ -107,24 +107,31 @@ def sweep(games: Sequence[Game], referee: Referee, results: Results) -> Iterator
 
 
 def expected_seconds(games: Sequence[Game], rows: Iterable[dict[str, Any]]) -> float | None:
-    """How long games will take, by the mean of the rows of the same game and player; None if one has no such row.
+    """How long games will take by rows of games like them, for each model that they train; None without such a row.
 
-    Rows whose models had been trained before are quicker than new ones, so it is a guess from below.
+    Like means the same game, player, data and architecture. Rows whose models had been trained before are quicker
+    than new ones, so it is a guess from below.
     """
-    seen: dict[tuple[str, str], list[float]] = {}
+    seen: dict[tuple[str, ...], list[float]] = {}
     for row in rows:
         if "result" in row:
-            seen.setdefault(_players(row["game"]), []).append(float(row["seconds"]))
-    wanted = [_players(game.identity()) for game in games]
-    if any(players not in seen for players in wanted):
+            seen.setdefault(_likeness(row["game"]), []).append(float(row["seconds"]) / _models(row["game"]))
+    wanted = [(_likeness(game.identity()), _models(game.identity())) for game in games]
+    if any(likeness not in seen for likeness, _ in wanted):
         return None
-    return math.fsum(math.fsum(seen[players]) / len(seen[players]) for players in wanted)
+    return math.fsum(models * math.fsum(seen[likeness]) / len(seen[likeness]) for likeness, models in wanted)
 
 
-def _players(game: Mapping[str, Any]) -> tuple[str, str]:
-    """The kind of a game and of the player that it puts to the test."""
+def _likeness(game: Mapping[str, Any]) -> tuple[str, ...]:
+    """The kinds of a game, of the player that it puts to the test, of its data and of its architecture."""
     player = game.get("repairer") or game.get("detector") or {}
-    return str(game["kind"]), str(player.get("kind", ""))
+    return tuple(str(part.get("kind", "")) for part in (game, player, game["data"], game["architecture"]))
+
+
+def _models(game: Mapping[str, Any]) -> int:
+    """How many models a game looks at."""
+    poisoned = int(game.get("models", 1))
+    return poisoned + int(game.get("clean") or poisoned)
 
 
 def provenance(device: torch.device) -> dict[str, Any]:

@@ -192,3 +192,6 @@ def test_the_time_of_a_sweep_is_guessed_from_rows_of_the_same_players(tmp_path: 
     other = games[0].replace(repairer={"kind": "weight_decay"})
     assert expected_seconds([*games, other], rows) is None
     assert expected_seconds([], rows) == 0
+    population = build(Game, {**WORLD, "kind": "detectability", "detector": CLEANSE, "models": 2})
+    rows = [{"game": population.identity(), "result": {}, "seconds": 8}]
+    assert expected_seconds([population.replace(clean=10)], rows) == 8 / 4 * 12

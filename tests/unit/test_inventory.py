@@ -136,10 +136,16 @@ def test_gc_deletes_what_is_outdated_or_damaged_and_nothing_else(store: Store, m
     done = json.loads(say("gc", "--json").stdout)
     assert done["deleted"]
     assert done["entries"] == before["entries"]
-    assert {line["why"]: line["entries"] for line in done["entries"]} == {"of revised methods": 2, "damaged": 1}
+    assert {line["why"]: line["entries"] for line in done["entries"]} == {"of revised methods": 2, "moved aside": 1}
     assert not list(inventory.entries(store))
     assert not list((store.root / "damaged").iterdir())
     assert say("gc").stdout.splitlines()[-1] == "Freed 0 B"
+
+
+def test_a_stage_narrows_what_is_old_and_nothing_else(store: Store) -> None:
+    answer = say("gc", "--stage", "inspect")
+    assert answer.exit_code == 2
+    assert len(list(inventory.entries(store))) == 3
 
 
 def test_gc_deletes_old_entries_of_a_stage_when_asked(store: Store) -> None:
@@ -161,6 +167,9 @@ def test_sizes_are_for_the_eye(count: int, text: str) -> None:
     assert in_bytes(count) == text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(4.21, "4.2 s"), (200.0, "3 min 20 s"), (7_500.0, "2 h 05 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(4.21, "4.2 s"), (200.0, "3 min 20 s"), (7_500.0, "2 h 05 min"), (119.6, "2 min 00 s"), (59.97, "1 min 00 s")],
+)
 def test_durations_are_for_the_eye(seconds: float, text: str) -> None:
     assert in_time(seconds) == text

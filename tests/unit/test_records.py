@@ -175,3 +175,9 @@ def test_an_estimate_survives_json():
 def test_trusted_images_have_labels_among_the_classes(labels: Tensor, message: str):
     with pytest.raises(DataError, match=message):
         Trusted(images(3), labels, NAMES)
+
+
+@pytest.mark.parametrize(("masks", "thin"), [(None, False), (0.05, True), (0.7, False)])
+def test_a_trigger_is_thin_if_it_lets_the_image_through_everywhere(masks: float | None, thin: bool):
+    held = None if masks is None else torch.full((3, 1, 4, 5), masks)
+    assert Inspection(torch.zeros(3), torch.zeros(3, 3, 4, 5), held).thin is thin

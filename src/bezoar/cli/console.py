@@ -105,14 +105,13 @@ def in_bytes(count: int) -> str:
 
 def in_time(seconds: float) -> str:
     """A duration for the eye: 2 h 05 min, 3 min 20 s, 4.2 s."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return (
-        f"{int(seconds // 60)} min {seconds % 60:02.0f} s"
-        if minutes < 60
-        else f"{minutes // 60} h {minutes % 60:02d} min"
-    )
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min"
 
 
 def find_device(name: str) -> torch.device:

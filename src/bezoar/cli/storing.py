@@ -81,13 +81,14 @@ def verify(json: Json = False) -> None:
 
     kept = _store()
     folders = kept.folders()
-    found = list(inventory.damaged(Bars().track(folders, "verify", len(folders))))
+    found: list[tuple[str, str]] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is wrong is said below
-        for folder, why in found:
+        for folder, why in inventory.damaged(Bars().track(folders, "verify", len(folders))):
             kept.set_aside(folder, why)
+            found.append((folder.name, why))
     if json:
-        damaged = [{"address": folder.name, "damage": why} for folder, why in found]
+        damaged = [{"address": address, "damage": why} for address, why in found]
         print_json({"root": str(kept.root), "entries": len(folders), "damaged": damaged})
     else:
         for _, why in found:
@@ -101,11 +102,11 @@ def gc(
     older_than: Annotated[
         float | None, typer.Option(min=0, help="Also entries that nobody has read for so many days.")
     ] = None,
-    stage: Stage = None,
+    stage: Annotated[str | None, typer.Option(help="Of those, only this kind of stage: tune, repair, ...")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; delete nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Delete what nobody will ask for again: damaged entries, and those of methods that have been revised since.
+    """Delete what nobody will ask for again: what was moved aside, and entries of methods that have been revised since.
 
     With --older-than also what has not been used for long; it is computed again when it is needed.
 
@@ -113,7 +114,10 @@ def gc(
     """
     from bezoar import inventory  # noqa: PLC0415
     from bezoar.cli.console import in_bytes, print_json, print_table, stdout  # noqa: PLC0415
+    from bezoar.errors import SettingError  # noqa: PLC0415
 
+    if stage is not None and older_than is None:
+        raise SettingError("--stage: it narrows --older-than, which is missing")
     kept = _store()
     found = list(inventory.entries(kept))
     chosen = {"of revised methods": inventory.outdated(found)}
@@ -123,9 +127,9 @@ def gc(
         chosen[f"unused for {older_than:g} days"] = [one for one in old if one.address not in gone]
     aside = kept.root / "damaged"
     sizes = {why: sum(one.size for one in few) for why, few in chosen.items()}
-    sizes["damaged"] = inventory.size_of(aside)
     counts = {why: len(few) for why, few in chosen.items()}
-    counts["damaged"] = len(list(aside.iterdir())) if aside.is_dir() else 0
+    sizes["moved aside"] = inventory.size_of(aside)
+    counts["moved aside"] = len(list(aside.iterdir())) if aside.is_dir() else 0
     if not dry_run:
         for few in chosen.values():
             inventory.remove(kept, few)

@@ -22,9 +22,6 @@ ACROSS = 10
 MANY_TRIGGERS = 20
 """Of more classes only the most suspicious are drawn."""
 
-THIN = 0.5
-"""A mask that is nowhere thicker lets the image through everywhere; it is drawn as if it were."""
-
 
 def _show(axes: Axes, image: Float[Tensor, "c h w"]) -> None:
     """One image in [0, 1], each pixel a sharp square; anything but RGB becomes a grey level."""
@@ -106,8 +103,8 @@ def triggers(inspection: Inspection, classes: Sequence[str]) -> Figure:
 
     With masks, the upper line shows the pattern where the mask lets it through, on grey, and the
     lower the mask, white where it replaces the image. Without, the trigger is added to images: grey is no
-    change, and each is rescaled to its own largest value, printed below. Masks nowhere thicker than `THIN` are
-    rescaled likewise.
+    change, and each is rescaled to its own largest value, printed below. Thin masks
+    (`Inspection.thin`) are rescaled likewise.
 
     Raises:
         DataError: the inspection has no triggers.
@@ -148,11 +145,6 @@ def triggers(inspection: Inspection, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def thin(inspection: Inspection) -> bool:
-    """Whether the triggers are patterns that lie thinly over the whole image rather than marks that replace it."""
-    return inspection.masks is not None and float(inspection.masks.max()) < THIN
-
-
 def _tiles(inspection: Inspection, label: int) -> list[Float[Tensor, "c h w"]]:
     """The pictures of one class's trigger, in [0, 1]."""
     assert inspection.triggers is not None
@@ -161,7 +153,7 @@ def _tiles(inspection: Inspection, label: int) -> list[Float[Tensor, "c h w"]]:
         largest = float(trigger.abs().max())
         return [0.5 + trigger / (2 * largest if largest else 1.0)]
     mask = inspection.masks[label].detach().cpu().float()
-    shown = mask / mask.max().clamp_min(1e-6) if thin(inspection) else mask  # a thin one would be grey on grey
+    shown = mask / mask.max().clamp_min(1e-6) if inspection.thin else mask  # a thin one would be grey on grey
     return [torch.lerp(torch.full_like(trigger, 0.5), trigger, shown.expand_as(trigger)), shown]
 
 
@@ -172,6 +164,6 @@ def _size(inspection: Inspection, label: int) -> str:
         return f"norm {float(norm[label]):.3g}"
     if inspection.masks is not None:
         mask = inspection.masks[label]
-        return f"opacity {float(mask.max()):.2g}" if thin(inspection) else f"norm {float(mask.sum()):.3g}"
+        return f"opacity {float(mask.max()):.2g}" if inspection.thin else f"norm {float(mask.sum()):.3g}"
     assert inspection.triggers is not None
     return f"± {float(inspection.triggers[label].abs().max()):.2g}"

@@ -11,7 +11,7 @@ from bezoar.owner import ALPHA, Audit, Repair
 from bezoar.records import Estimate, Inspection, Trusted, as_float, as_stored
 from bezoar.report.figures import class_scores, held_out
 from bezoar.report.page import Cell, Percent, Picture, Section, Table, Tone, percent, write_page
-from bezoar.report.tiles import pictures, thin, triggers
+from bezoar.report.tiles import pictures, triggers
 from bezoar.report.words import glossary, intervals
 
 LONG = 50
@@ -49,7 +49,7 @@ def cost(lost: Estimate) -> str:
 def trigger_picture(inspection: Inspection, classes: Sequence[str]) -> Picture:
     """The reconstructed triggers with words that explain them."""
     words = TRIGGERS_SHOWN + (ADDED if inspection.masks is None else WITH_MASK)
-    return Picture(triggers(inspection, classes), PATTERNS_SHOWN if thin(inspection) else words)
+    return Picture(triggers(inspection, classes), PATTERNS_SHOWN if inspection.thin else words)
 
 
 def audit_page(path: Path, audit: Audit, *, trusted: Trusted, model_name: str, provenance: Mapping[str, Any]) -> None:
