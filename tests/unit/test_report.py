@@ -226,6 +226,7 @@ def test_failed_games_are_listed_and_every_row_is_in_the_csv(tmp_path: Path) -> 
     table = pd.read_csv(tmp_path / "rows.csv")
     assert table["address"].tolist()[1:] == ["d" * 32, "e" * 32]
     assert table["result.repaired.blind.attack_success.value"][0] == pytest.approx(3 / 50)
+    assert pd.read_parquet(tmp_path / "rows.parquet")["address"].tolist() == table["address"].tolist()
 
 
 def test_no_rows_make_a_page_too(tmp_path: Path) -> None:

@@ -274,9 +274,9 @@ def show(
 @commands.command()
 def report(
     results: Annotated[list[Path], typer.Argument(help="Files of result rows (.jsonl) or result.json.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for report.html and rows.csv.")] = Path("bezoar-report"),
+    out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("bezoar-report"),
 ) -> None:
-    """Draw tables and curves of result rows.
+    """Draw tables and curves of result rows: one HTML page, and every table and figure as a file.
 
     Example: bezoar report results/demo/*.jsonl --out out
     """

@@ -84,7 +84,7 @@ def _signed(value: float, form: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class Shown:
     """A cell ready for the template; bar ends are in per cent of its width."""
 
     text: str
@@ -94,18 +94,19 @@ class _Shown:
     bar: Mapping[str, float] | None = None
 
 
-def _shown(cell: Cell) -> _Shown:
+def shown(cell: Cell) -> Shown:
+    """A cell as text, its interval and its n apart."""
     if isinstance(cell, str):
-        return _Shown(cell)
+        return Shown(cell)
     if isinstance(cell, Percent):
         one = cell.estimate
         ends = f"[{_signed(100 * one.low, '.1f')}, {_signed(100 * one.high, '.1f')}]"
         bar = _bar(one) if cell.bar and math.isfinite(one.value) else None
-        return _Shown(percent(one.value), ends, _count(one), numeric=True, bar=bar)
+        return Shown(percent(one.value), ends, _count(one), numeric=True, bar=bar)
     if isinstance(cell, Estimate):
         ends = f"[{_signed(cell.low, '.3f')}, {_signed(cell.high, '.3f')}]"
-        return _Shown(_signed(cell.value, ".3f"), ends, _count(cell), numeric=True)
-    return _Shown(str(cell) if isinstance(cell, int) else number(cell), numeric=True)
+        return Shown(_signed(cell.value, ".3f"), ends, _count(cell), numeric=True)
+    return Shown(str(cell) if isinstance(cell, int) else number(cell), numeric=True)
 
 
 def _count(estimate: Estimate) -> str:
@@ -126,7 +127,7 @@ class _Column:
     numeric: bool
 
 
-def _columns(table: Table, rows: Sequence[Sequence[_Shown]]) -> list[_Column]:
+def _columns(table: Table, rows: Sequence[Sequence[Shown]]) -> list[_Column]:
     columns: list[_Column] = []
     for place, name in enumerate(table.columns):
         cells = [row[place] for row in rows]
@@ -152,7 +153,7 @@ def _part(section: Section) -> dict[str, object]:
     """A section as the template takes it."""
     table = None
     if section.table is not None:
-        rows = [[_shown(cell) for cell in row] for row in section.table.rows]
+        rows = [[shown(cell) for cell in row] for row in section.table.rows]
         table = {"columns": _columns(section.table, rows), "rows": rows, "highlight": section.table.highlight}
     return {
         "title": section.title,

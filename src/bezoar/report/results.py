@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from bezoar.games.repairing import Point
@@ -18,15 +16,15 @@ from bezoar.owner import ALPHA
 from bezoar.records import Estimate
 from bezoar.report.doses import Dose, dose_curves, doses, share
 from bezoar.report.figures import Dot, repair_curves, score_strips, trade_off
-from bezoar.report.groups import READINGS, Group, Robust, Row, flat, group, over_seeds, unreadable
+from bezoar.report.groups import READINGS, Group, Robust, Row, group, over_seeds, unreadable
 from bezoar.report.page import MINUS, Cell, Percent, Picture, Section, Table, number, percent, write_page
+from bezoar.report.parts import write_parts, write_rows
 from bezoar.report.plane import plane_sections
 from bezoar.report.words import glossary, intervals
-from bezoar.store import write_whole
 
 
 def results_page(path: Path, rows: Sequence[Row]) -> None:
-    """The page of `bezoar report`, and all rows as `rows.csv` beside it.
+    """The page of `bezoar report`; beside it all rows (`rows.csv`, `rows.parquet`), `tables` and `figures`.
 
     Args:
         path: the HTML file.
@@ -60,21 +58,13 @@ def results_page(path: Path, rows: Sequence[Row]) -> None:
         title="bezoar results",
         verdict=f"{len(rows)} {'game' if len(rows) == 1 else 'games'}: {', '.join(parts) or 'none played yet'}",
         tone="bad" if failed else "open",
-        summary="Every number stands with its interval and with how many units it rests on. All rows are in rows.csv "
-        "beside this page.",
+        summary="Every number stands with its interval and with how many units it rests on. Beside this page lie all "
+        "rows (rows.csv, rows.parquet), and its tables and figures as files.",
         sections=sections,
         provenance=provenance_of(rows),
     )
-    write_whole(path.with_name("rows.csv"), table_of(rows).to_csv(index=False))
-
-
-def table_of(rows: Sequence[Row]) -> pd.DataFrame:
-    """One line per row and one column per dotted field; lists, such as a curve, are JSON."""
-    plain = [
-        {name: json.dumps(value) if isinstance(value, list) else value for name, value in flat(row).items()}
-        for row in rows
-    ]
-    return pd.DataFrame(plain)
+    write_rows(path.parent, rows)
+    write_parts(path.parent, sections)
 
 
 def _game(row: Row) -> str:
