@@ -84,4 +84,4 @@ def markdown(table: pd.DataFrame) -> str:
 
 def _slug(title: str) -> str:
     """A title as part of a file's name."""
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60] or "untitled"
+    return re.sub(r"[^a-z0-9]+", "-", title.lower())[:60].strip("-") or "untitled"
