@@ -76,7 +76,8 @@ def place(left: float, area: float, *, dose: float = 1.0, success: float = 0.9, 
     one = Estimate(left, left, left, 1, "seeds")
     readings = dict.fromkeys(("oracle", "final", "blind"), one)
     seen = Estimate(area, area, area, 20, "models")
-    return Place("badnets", dose, code, Estimate(success, 0.0, 1.0, 1, "images"), readings, readings, seen, seen)
+    seeds = {key: [one] for key in ("oracle", "final", "blind")}
+    return Place("badnets", dose, code, Estimate(success, 0.0, 1.0, 1, "images"), readings, seeds, readings, seen, seen)
 
 
 def test_rows_of_both_games_are_joined_where_all_common_settings_agree() -> None:
@@ -199,6 +200,12 @@ def test_a_section_is_made_for_each_pair_of_players_that_saw_the_same_attack() -
     assert section.table is not None
     assert [row[0] for row in section.table.rows] == ["badnets, 50", "badnets, 300"]
     assert section.table.highlight == frozenset({0, 1})
+    twice = [robust(badnets(50), left, seed) for seed, left in enumerate((0.4, 0.6))]
+    (section,) = plane_sections([*twice, detected(badnets(50), 0.7)])
+    assert section.table is not None
+    assert section.table.rows[0][3] == "40.0\N{NO-BREAK SPACE}% and 60.0\N{NO-BREAK SPACE}%"  # no interval of two seeds
+    (axes,) = section.figures[0].figure.axes
+    assert [0.4, 0.6] in [list(line.get_xdata()) for line in axes.lines]  # type: ignore[arg-type]
     assert not plane_sections([])
 
 

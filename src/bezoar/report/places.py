@@ -36,7 +36,8 @@ class Place:
         dose: poisoned images m, or for an attack on the training code the share of parameters it moves.
         code: whether the attack controls the training code (another threat model than data poisoning).
         success: of the attack on undefended models, the mean over seeds.
-        left: reading -> what the repair leaves of it.
+        left: reading -> what the repair leaves of it, the mean over seeds.
+        seeds: reading -> the same seed by seed.
         repaired: reading -> Succ = E[clean accuracy - attack success] after the repair (Definition 1).
         area: ROC AUC of the detector over models.
         guessed: accuracy of the detection game (Algorithm 2) where the detector answers by its p-value.
@@ -47,6 +48,7 @@ class Place:
     code: bool
     success: Estimate
     left: dict[str, Estimate]
+    seeds: dict[str, list[Estimate]]
     repaired: dict[str, Estimate]
     area: Estimate
     guessed: Estimate
@@ -148,6 +150,7 @@ def _place(read: Sequence[Robust], row: Row) -> Place:
             member is not None and issubclass(member, CodePoisoning),
             _over_seeds([one.attack_success for one in read]),
             {reading: _over_seeds([point.attack_success for point in few]) for reading, few in points.items()},
+            {reading: [point.attack_success for point in few] for reading, few in points.items()},
             {
                 reading: mean([point.clean_accuracy.value - point.attack_success.value for point in few], "seeds")
                 for reading, few in points.items()

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from bezoar.records import Estimate
 from bezoar.report.canvas import INK, LINES, MUTED, WIDTH, blank, dress, in_percent, legend
-from bezoar.report.groups import READINGS, Row
+from bezoar.report.groups import READINGS, Row, over_seeds
 from bezoar.report.page import Cell, Percent, Picture, Section, Table
 from bezoar.report.places import Place, area_at, front, planes
 
@@ -24,18 +24,26 @@ def plane(places: Sequence[Place], reading: str) -> Figure:
     for number, attack in enumerate(dict.fromkeys(one.attack for one in places)):
         few = [one for one in places if one.attack == attack]
         across, up = [one.left[reading] for one in few], [one.area for one in few]
+        colour = LINES[number % len(LINES)]
+        # two seeds have no interval worth drawing: both stand beside their mean
+        sure = [
+            whole if len(one.seeds[reading]) != 2 else _point(whole) for one, whole in zip(few, across, strict=True)
+        ]
         axes.errorbar(
             [one.value for one in across],
             [one.value for one in up],
-            xerr=_lengths(across),
+            xerr=_lengths(sure),
             yerr=_lengths(up),
-            color=LINES[number % len(LINES)],
+            color=colour,
             elinewidth=0.7,
             linewidth=1.2,
             marker="D" if few[0].code else "o",
             markersize=6,
             label=attack.replace("_", " "),
         )
+        for one in few:
+            both = [seed.value for seed in one.seeds[reading]] if len(one.seeds[reading]) == 2 else []
+            axes.plot(both, [one.area.value] * len(both), linestyle="", marker="|", markersize=9, color=colour)
         for one in few:
             where = (one.left[reading].value, one.area.value)
             axes.annotate(f"{one.dose:g}", where, (4, 4), textcoords="offset points", fontsize=8, color=MUTED)
@@ -51,6 +59,11 @@ def plane(places: Sequence[Place], reading: str) -> Figure:
     in_percent(axes, "x")
     legend(figure, axes, 4)
     return figure
+
+
+def _point(estimate: Estimate) -> Estimate:
+    """The value alone."""
+    return Estimate(estimate.value, estimate.value, estimate.value, estimate.n, estimate.unit)
 
 
 def _lengths(estimates: Sequence[Estimate]) -> list[list[float]]:
@@ -70,8 +83,8 @@ def plane_sections(rows: Sequence[Row], reading: str = "blind") -> list[Section]
                 f"{one.attack.replace('_', ' ')}, {one.dose:g}",
                 "code" if one.code else "data",
                 Percent(one.success),
-                *(Percent(one.left[name]) for name in READINGS),
-                one.repaired[reading],
+                *(over_seeds(one.seeds[name], Percent(one.left[name])) for name in READINGS),
+                one.repaired[reading] if len(one.seeds[reading]) > 2 else one.repaired[reading].value,
                 one.area,
                 Percent(one.guessed),
             ]
@@ -88,7 +101,8 @@ def plane_sections(rows: Sequence[Row], reading: str = "blind") -> list[Section]
         )
         marked = frozenset(number for number, one in enumerate(places) if id(one) in best)
         caption = (
-            "An attacker wants the lower right; the numbers are its strengths, the lines what the best of them reach."
+            "An attacker wants the lower right; the numbers are its strengths, the lines what the best of them reach. "
+            "Of two seeds both are marked."
         )
         sections.append(
             Section(
