@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import accumulate
 from typing import Any
 
 from bezoar.component import Settings
@@ -42,7 +43,7 @@ class Reading:
     Attributes:
         step: of the repair; 0 is the copy itself.
         success: share of held-out images with the defender's trigger that it still leads to its class.
-        lost: accuracy on held-out images that was lost against the copy.
+        lost: accuracy on held-out images that is missing against the suspect, which the copy was made of.
     """
 
     step: int
@@ -106,10 +107,11 @@ def search(
 
     Every configuration repairs one copy for each fold of the trusted images, taught and repaired without that fold
     and judged by it; readings are pooled over folds step by step. Successive halving drops the hopeless ones after
-    fewer folds. The winner has the lowest success within the budget, ties go to the smaller loss; a configuration
-    that never stays within it counts with its unrepaired copy. Trial 0 is the repairer as it was given, with the
-    searched settings cut to their ranges. The search itself is deterministic: resumed with the same `keep`
-    it goes the same way.
+    fewer folds. The winner has the lowest success within the budget, ties go to the smaller loss. The budget is held
+    against the suspect, which is what is to be kept, not against the copy, which lost some accuracy while it was
+    poisoned (docs/decisions/0008); a configuration that never stays within it counts with its unrepaired copy. Trial 0
+    is the repairer as it was given, with the searched settings cut to their ranges. The search itself is
+    deterministic: resumed with the same `keep` it goes the same way.
 
     Raises:
         SettingError: the search cannot be made (see `require_searchable`), or the defender's own backdoor did not
@@ -121,7 +123,9 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     channels, height, width = trusted.images.shape[1:]
     own = OwnTrigger.draw((channels, height, width), len(trusted.classes), seed / "trigger")
-    judge = _Judge(suspect, trusted.folds(folds, seed / "folds"), own, every, lab, seed, keep)
+    parts = trusted.folds(folds, seed / "folds")
+    known = list(accumulate(_right(suspect, held_out) for _, held_out in parts))
+    judge = _Judge(suspect, parts, own, every, lab, seed, keep)
     finished: list[Trial] = []
 
     def objective(trial: optuna.Trial) -> float:
@@ -133,7 +137,7 @@ def search(
         best = Reading(0, 1.0, 0.0)
         for number in range(folds):
             counts.append(judge.counts(candidate, number))
-            readings = pooled(counts)
+            readings = pooled(counts, known[number])
             _require_taken(readings[0], len(trusted))
             best = _best(readings, budget)
             trial.report(best.success, number + 1)
@@ -245,14 +249,12 @@ class _Judge:
         copy, stamped = self.copies[number], self.own.stamp(held_out)
 
         def look(step: int, model: Classifier) -> dict[str, int]:
-            right = predict(model, held_out.images) == held_out.labels
-            obeyed = predict(model, stamped.images) == self.own.target
             return {
                 "step": step,
-                "right": int(right.sum()),
-                "images": len(right),
-                "obeyed": int(obeyed.sum()),
-                "stamped": len(obeyed),
+                "right": _right(model, held_out),
+                "images": len(held_out),
+                "obeyed": _right(model, stamped),
+                "stamped": len(stamped),
             }
 
         seed = self.seed / "fold" / number
@@ -260,13 +262,17 @@ class _Judge:
         return [look(0, copy), *(look(step, model) for step, model in repairs)]
 
 
-def pooled(counts: Sequence[Sequence[dict[str, int]]]) -> list[Reading]:
-    """The readings of a configuration: counts of all folds added up, step by step."""
+def _right(model: Classifier, images: Trusted) -> int:
+    """How many images a model takes for what they are labelled."""
+    return int((predict(model, images.images) == images.labels).sum())
+
+
+def pooled(counts: Sequence[Sequence[dict[str, int]]], before: int) -> list[Reading]:
+    """The readings of a configuration: counts of all folds added up, step by step; `before` the suspect had right."""
     sums: dict[int, Counter[str]] = {}
     for fold in counts:
         for look in fold:
             sums.setdefault(look["step"], Counter()).update({name: look[name] for name in look if name != "step"})
-    before = sums[0]["right"]
     return [
         Reading(step, each["obeyed"] / max(1, each["stamped"]), (before - each["right"]) / each["images"])
         for step, each in sorted(sums.items())
@@ -283,6 +289,6 @@ def _require_taken(copy: Reading, trusted: int) -> None:
 
 
 def _best(readings: Sequence[Reading], budget: float) -> Reading:
-    """The lowest success within the budget; the unrepaired copy always is."""
-    admissible = [one for one in readings if one.lost <= budget + 1e-9]
+    """The lowest success within the budget, or else the unrepaired copy, which is always at hand."""
+    admissible = [one for one in readings if one.step == 0 or one.lost <= budget + 1e-9]
     return min(admissible, key=lambda one: (one.success, one.lost))

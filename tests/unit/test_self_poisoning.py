@@ -161,7 +161,7 @@ def test_hopeless_trials_are_dropped_and_the_winner_has_the_lowest_success_withi
     assert outcome.trials[0].settings == {"lr": 0.001, "weight_decay": 0.01}  # trial 0 has what was there before
     best = min(whole, key=lambda trial: (trial.best.success, trial.best.lost, trial.number))
     assert outcome.winner is best
-    assert all(trial.best.lost <= 0.05 for trial in outcome.trials)
+    assert all(trial.best.lost <= 0.05 or trial.best.step == 0 for trial in outcome.trials)
     assert {name: getattr(outcome.repairer, name) for name in best.settings} == best.settings
     for trial in outcome.trials:
         assert 0.001 <= trial.settings["lr"] <= 0.1
@@ -179,10 +179,32 @@ def test_counts_of_folds_are_pooled_step_by_step():
             {"step": 3, "right": 5, "images": 5, "obeyed": 1, "stamped": 4},
         ],
     ]
-    first, second = pooled(folds)
-    assert (first.step, first.success, first.lost) == (0, 11 / 12, 0.0)
+    first, second = pooled(folds, 15)  # the suspect had all 15 right, the copies 14
+    assert (first.step, first.success) == (0, 11 / 12)
+    assert first.lost == pytest.approx(1 / 15)
     assert (second.step, second.success) == (3, 0.25)
-    assert second.lost == pytest.approx(2 / 15)
+    assert second.lost == pytest.approx(3 / 15)
+
+
+def test_the_budget_is_held_against_the_suspect_and_not_against_its_poisoned_copy():
+    """Made-up counts: a copy that lost a tenth, a first look that loses no more than it, a second within the budget."""
+    images, stamped = trusted(), 20
+    halves = [held_out for _, held_out in images.folds(2, Seed(5) / "folds")]
+    known = [int((predict(toy.suspect(), half.images) == half.labels).sum()) for half in halves]
+
+    def keep(settings: dict[str, Any], _: Any) -> dict[str, Any]:
+        right, total = known[settings["fold"]], len(halves[settings["fold"]])
+        counts = [(0, right - total // 10, 20), (3, right - total // 10, 0), (6, right - 1, 5)]
+        return {
+            "looks": [
+                {"step": step, "right": each, "images": total, "obeyed": obeyed, "stamped": stamped}
+                for step, each, obeyed in counts
+            ]
+        }
+
+    best = found(keep).winner.best
+    assert (best.step, best.success) == (6, 0.25)
+    assert best.lost == pytest.approx(2 / len(images))
 
 
 def test_every_repairer_that_trains_names_what_to_search_and_its_own_defaults_lie_there_or_nearby():
