@@ -115,6 +115,27 @@ def unused(found: Iterable[Entry], days: float, stage: str | None = None) -> lis
     return [one for one in found if one.used < before and stage in (None, one.stage)]
 
 
+def used_since(store: Store, when: float) -> list[Entry]:
+    """Entries that were made or read since a moment in seconds since 1970, by whatever process."""
+    recent = [folder for folder in store.folders() if folder.stat().st_mtime >= when]
+    return [_entry(folder) for folder in recent]
+
+
+def bytes_of_a_model(store: Store, recipe: Mapping[str, Any]) -> float | None:
+    """How much the models of an architecture take on disk, by those that lie in the store; None if there are none.
+
+    Args:
+        store: the store to look into.
+        recipe: the identity of the architecture.
+    """
+    sizes = [
+        one.size
+        for one in entries(store)
+        if one.stage in ("train", "supply") and one.record["settings"].get("architecture") == recipe
+    ]
+    return sum(sizes) / len(sizes) if sizes else None
+
+
 def remove(store: Store, chosen: Iterable[Entry]) -> int:
     """Delete entries, and return how many bytes that freed.
 

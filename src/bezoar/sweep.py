@@ -1,4 +1,8 @@
-"""Many games: one result row each, resumable, with the repairers tuned first where a settings file asks for it."""
+"""Many games: one result row each, resumable, with the repairers tuned first where a settings file asks for it.
+
+An engine plays them: one after another (`Serial`), or several at once on one machine or a cluster (`bezoar.workers`).
+Whatever plays them, the rows are the same; several sweeps may write into one file of results and share its games.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,14 @@ import math
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from filelock import FileLock
 
 import bezoar
 from bezoar.errors import BezoarError, SettingError, StoreError
@@ -20,6 +27,9 @@ from bezoar.games.referee import Referee
 from bezoar.games.robustness import Robustness
 from bezoar.store import write_whole
 from bezoar.tuning import FOLDS, require_searchable, tuned
+
+Row = dict[str, Any]
+"""What a game gave: address, game, result or error, seconds, provenance."""
 
 
 def resolve(games: Sequence[Game], wanted: bool, referee: Referee) -> list[Game]:
@@ -51,29 +61,130 @@ def require_tunable(games: Sequence[Game]) -> list[Robustness]:
 
 
 class Results:
-    """Rows of a sweep, one per game and keyed by its address: a file of JSON lines, rewritten as a whole."""
+    """Rows of a sweep, one per game and keyed by its address: a file of JSON lines, rewritten as a whole.
+
+    Several processes may add to one file; none loses what another has written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: dict[str, dict[str, Any]] = {}
-        if path.is_file():
-            try:
-                rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-                self.rows = {row["address"]: row for row in rows}
-            except (ValueError, KeyError, TypeError):
-                raise StoreError(f"{path}: this is no file of result rows; move it away or name another one") from None
+        self.rows: dict[str, Row] = self._read()
 
-    def add(self, row: dict[str, Any]) -> None:
+    def _read(self) -> dict[str, Row]:
+        if not self.path.is_file():
+            return {}
+        try:
+            rows = [json.loads(line) for line in self.path.read_text().splitlines() if line.strip()]
+            return {row["address"]: row for row in rows}
+        except (ValueError, KeyError, TypeError):
+            raise StoreError(f"{self.path}: this is no file of result rows; move it away or name another one") from None
+
+    def add(self, row: Row) -> None:
         """Keep a row and write the file as a whole.
 
         Raises:
             StoreError: the file cannot be written; the old one is left as it was.
         """
-        self.rows[row["address"]] = row
-        write_whole(self.path, "".join(json.dumps(each, sort_keys=True) + "\n" for each in self.rows.values()))
+        with self._alone():
+            self.rows = {**self._read(), row["address"]: row}
+            write_whole(self.path, "".join(json.dumps(each, sort_keys=True) + "\n" for each in self.rows.values()))
+
+    def refresh(self) -> None:
+        """See what other processes have written meanwhile."""
+        self.rows |= self._read()
+
+    def has(self, address: str) -> bool:
+        """Whether a game has a result; one that failed has none, and is to be played again."""
+        return "result" in self.rows.get(address, {})
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """Keep other processes from writing the file."""
+        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), fallback_to_soft=False)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(poll_interval=0.05)
+        except (OSError, NotImplementedError):  # no locks, or a folder that cannot be written, as the writing will say
+            yield
+            return
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                Path(lock.lock_file).unlink()
+            lock.release()
 
 
-def play(game: Game, referee: Referee) -> dict[str, Any]:
+@runtime_checkable
+class Watcher(Protocol):
+    """Is told how a sweep goes."""
+
+    def started(self, game: Game) -> None:
+        """A game is being played from now on."""
+        ...
+
+    def finished(self, game: Game, row: Row) -> None:
+        """A game has its row."""
+        ...
+
+
+class Unwatched:
+    """A watcher that does nothing."""
+
+    def started(self, game: Game) -> None:
+        """Nothing."""
+
+    def finished(self, game: Game, row: Row) -> None:
+        """Nothing."""
+
+
+class Queue:
+    """The games of a sweep that have no result yet."""
+
+    def __init__(self, games: Sequence[Game], referee: Referee, results: Results) -> None:
+        self.results = results
+        self.left = {game.address(referee): game for game in games}
+        self._forget_played()
+
+    def take(self, busy: Collection[Game] = ()) -> Game | None:
+        """The next game, or None when all are played, by whatever process.
+
+        Rather one that needs none of the models that `busy` games may be training, for which it would have to wait.
+        """
+        self.results.refresh()
+        self._forget_played()
+        if not self.left:
+            return None
+        trained = set[str]().union(*(game.trainings() for game in busy))
+        apart = (address for address, game in self.left.items() if not trained & game.trainings())
+        return self.left.pop(next(apart, next(iter(self.left))))
+
+    def _forget_played(self) -> None:
+        self.left = {address: game for address, game in self.left.items() if not self.results.has(address)}
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Plays games."""
+
+    def play(self, queue: Queue, referee: Referee, watcher: Watcher) -> Iterator[Row]:
+        """The rows of all games of a queue, as they come."""
+        ...
+
+
+class Serial:
+    """Plays one game after another, in this process."""
+
+    def play(self, queue: Queue, referee: Referee, watcher: Watcher) -> Iterator[Row]:
+        """The rows in the order of the games."""
+        while (game := queue.take()) is not None:
+            watcher.started(game)
+            row = attempt(game, referee)
+            watcher.finished(game, row)
+            yield row
+
+
+def play(game: Game, referee: Referee) -> Row:
     """Play one game and make its result row: address, game, result, seconds, provenance."""
     started = time.monotonic()
     result = game.play(referee)
@@ -86,24 +197,49 @@ def play(game: Game, referee: Referee) -> dict[str, Any]:
     }
 
 
-def sweep(games: Sequence[Game], referee: Referee, results: Results) -> Iterator[dict[str, Any]]:
-    """Play the games whose rows do not exist yet, and yield every game's row in order.
+def attempt(game: Game, referee: Referee) -> Row:
+    """Play one game; one that fails is a row with `error` instead of `result`.
 
-    A game that fails with a message for the user is kept as a row with `error` instead of `result`
-    and is played again next time; the rest go on.
+    Raises:
+        StoreError: results cannot be kept, so that no further game could be either.
     """
-    for game in games:
-        address = game.address(referee)
-        row = results.rows.get(address)
-        if row is None or "error" in row:
-            try:
-                row = play(game, referee)
-            except StoreError:
-                raise
-            except BezoarError as error:
-                row = {"address": address, "game": game.identity(), "error": str(error)}
-            results.add(row)
-        yield row
+    try:
+        return play(game, referee)
+    except StoreError:
+        raise
+    except BezoarError as error:
+        return failed(game, referee, str(error))
+    except Exception as error:  # a defect of one method must not take the night's other games with it
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        said = f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
+        return failed(game, referee, said)
+
+
+def failed(game: Game, referee: Referee, error: str) -> Row:
+    """The row of a game that gave no result."""
+    return {"address": game.address(referee), "game": game.identity(), "error": error}
+
+
+def sweep(
+    games: Sequence[Game],
+    referee: Referee,
+    results: Results,
+    *,
+    engine: Engine | None = None,
+    watcher: Watcher | None = None,
+) -> list[Row]:
+    """Play the games that have no result yet, and return every game's row in order.
+
+    Each row is kept as soon as its game is over, so that a sweep which is stopped goes on from there. A game that
+    fails is kept as a row with `error` and is played again next time; the rest go on.
+
+    Raises:
+        StoreError: the store or the file of results cannot be written.
+    """
+    queue = Queue(games, referee, results)
+    for row in (engine or Serial()).play(queue, referee, watcher or Unwatched()):
+        results.add(row)
+    return [results.rows[game.address(referee)] for game in games]
 
 
 def expected_seconds(games: Sequence[Game], rows: Iterable[dict[str, Any]]) -> float | None:

@@ -1,4 +1,4 @@
-"""The command line: the application, and how errors are shown. Its commands stand in `bezoar.cli.commands`."""
+"""The command line: the application, and how errors are shown; commands stand in `commands`, `playing`, `storing`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import typer
 from typer.core import TyperGroup
 
 from bezoar.cli.commands import commands
+from bezoar.cli.playing import playing
 from bezoar.cli.storing import store
 from bezoar.errors import BezoarError, StoreWarning
 
 
 class _Commands(TyperGroup):
-    """Commands whose errors are one message on stderr and exit status 2, never a traceback."""
+    """Commands whose errors are one message on stderr and exit status 2, never a traceback; Ctrl-C is 130."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -24,6 +25,9 @@ class _Commands(TyperGroup):
         except BezoarError as error:
             sys.stderr.write(f"bezoar: {error}\n")
             raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            sys.stderr.write("bezoar: stopped; what is finished is kept, and the same command goes on from there\n")
+            raise typer.Exit(130) from None
 
 
 app = typer.Typer(
@@ -61,6 +65,7 @@ def options(
 
 
 app.add_typer(commands)
+app.add_typer(playing)
 app.add_typer(store, name="store")
 
 

@@ -18,8 +18,6 @@ from bezoar.cli.options import (
     Network,
     Numbers,
     Out,
-    Preset,
-    RowsFile,
     SeedNumber,
     Size,
     TrustedFolder,
@@ -119,88 +117,6 @@ def repair(
         folds=folds,
         out=out,
         seed=seed,
-        device=device,
-        as_json=json,
-    )
-
-
-@commands.command()
-def run(
-    game: Annotated[str, typer.Argument(metavar="GAME.yaml", help="A settings file, or 'demo'.")],
-    changes: Changes = None,
-    preset: Preset = None,
-    out: Out = None,
-    data: Data = None,
-    device: Device = "auto",
-    json: Json = False,
-) -> None:
-    """Play one game and print what was measured.
-
-    Example: bezoar run examples/cifar10_badnets.yaml attack.poisons=100 --json
-    """
-    from bezoar.cli import research  # noqa: PLC0415
-
-    research.run(game, changes or [], preset=preset, out=out, data=data or [], device=device, as_json=json)
-
-
-@commands.command()
-def sweep(
-    grid: Annotated[str, typer.Argument(metavar="SWEEP.yaml", help="A settings file with a grid.")],
-    changes: Changes = None,
-    results: RowsFile = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every game and print the plan, play none.")] = False,
-    preset: Preset = None,
-    data: Data = None,
-    device: Device = "auto",
-    json: Json = False,
-) -> None:
-    """Play every game of a grid, one row each; the same command resumes.
-
-    Example: bezoar sweep experiments/demo/unlearning.yaml --results results/demo/unlearning.jsonl
-    """
-    from bezoar.cli import research  # noqa: PLC0415
-
-    research.sweep(
-        grid,
-        changes or [],
-        results=results,
-        dry_run=dry_run,
-        preset=preset,
-        data=data or [],
-        device=device,
-        as_json=json,
-    )
-
-
-@commands.command()
-def tune(
-    game: Annotated[str, typer.Argument(metavar="GAME.yaml", help="A settings file of a robustness game, or 'demo'.")],
-    changes: Changes = None,
-    trials: Annotated[int, typer.Option(min=1, help="How many configurations are tried.")] = 20,
-    folds: Annotated[int, typer.Option(min=2, help="Repairs that judge a configuration.")] = 3,
-    preset: Preset = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for result.json and trials.png.")] = None,
-    data: Data = None,
-    device: Device = "auto",
-    json: Json = False,
-) -> None:
-    """Search settings of a game's repairer without an oracle, on a copy that the defender poisons itself.
-
-    The search sees neither the attack nor the test set. A settings file with 'tuned: true' plays with the winner of
-    20 trials on 3 folds.
-
-    Example: bezoar tune demo --preset pivotal_tuning --trials 20
-    """
-    from bezoar.cli import research  # noqa: PLC0415
-
-    research.tune(
-        game,
-        changes or [],
-        trials=trials,
-        folds=folds,
-        preset=preset,
-        out=out,
-        data=data or [],
         device=device,
         as_json=json,
     )

@@ -6,12 +6,14 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -31,42 +33,48 @@ class Bars:
     """Progress bars with the time left, on stderr; they vanish when done."""
 
     def __init__(self) -> None:
-        self._bars: Progress | None = None
+        self._live: Live | None = None
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=stderr,
+        )
+
+    @contextmanager
+    def shown(self, *above: RenderableType) -> Generator[None]:
+        """Draw the bars, with something above them, until the outermost of these contexts ends.
+
+        Nothing is drawn where stderr is no terminal.
+        """
+        if self._live is not None or not stderr.is_terminal:
+            yield
+            return
+        self._live = Live(Group(*above, self._bars), console=stderr, transient=True)
+        try:
+            with self._live:
+                yield
+        finally:
+            self._live = None
 
     def track(self, items: Iterable[Item], name: str, total: int) -> Iterator[Item]:
-        """The same items, counted as they pass; nothing is drawn where stderr is no terminal."""
-        if not stderr.is_terminal:
-            yield from items
-            return
-        outermost = self._bars is None
-        if self._bars is None:
-            self._bars = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=stderr,
-                transient=True,
-            )
-            self._bars.start()
-        bars = self._bars
-        task = bars.add_task(name, total=total)
-        try:
-            for item in items:
-                yield item
-                bars.advance(task)
-        finally:
-            bars.remove_task(task)
-            if outermost:
-                bars.stop()
-                self._bars = None
+        """The same items, counted as they pass."""
+        with self.shown():
+            task = self._bars.add_task(name, total=total)
+            try:
+                for item in items:
+                    yield item
+                    self._bars.advance(task)
+            finally:
+                self._bars.remove_task(task)
 
 
 def say(text: str) -> None:
     """One line to the person at the terminal, on stderr, so that stdout stays clean."""
-    stderr.print(text, highlight=False)
+    stderr.print(text, highlight=False, soft_wrap=not stderr.is_terminal)
 
 
 def print_json(document: Any) -> None:
@@ -145,9 +153,9 @@ def data_folders(given: list[Path]) -> tuple[Path, ...]:
     return (*given, *(Path(entry) for entry in listed.split(os.pathsep) if entry))
 
 
-def make_referee(device: str, data: list[Path]) -> Referee:
+def make_referee(device: str, data: list[Path], bars: Bars | None = None) -> Referee:
     """A referee with the user's store, device and data folders, who shows progress."""
-    return Referee(Store(), Lab(find_device(device), Bars()), data_folders(data))
+    return Referee(Store(), Lab(find_device(device), bars or Bars()), data_folders(data))
 
 
 def find_component(family: str, name: str) -> type[Component]:

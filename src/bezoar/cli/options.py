@@ -42,3 +42,17 @@ Network = Annotated[
 Classes = Annotated[str | None, typer.Option(help="Class names in the order of the outputs: cat,dog,... or a file.")]
 Numbers = Annotated[str | None, typer.Option(help="One number per channel, e.g. 0.485,0.456,0.406.")]
 Size = Annotated[int | None, typer.Option(min=8, help="Side of the images the network takes; its own by default.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check every game and print the plan, play none.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="How many games are played at once, through Ray; one without it.")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads of each game, on which floats depend; by default the cores, shared by workers."),
+]
+RayAddress = Annotated[
+    str | None, typer.Option(help="A Ray cluster, e.g. auto or 10.0.0.1:6379; BEZOAR_HOME must be a shared folder.")
+]
+GpuShare = Annotated[
+    float | None, typer.Option(min=0, help="Part of a graphics card for each game, so that several fit on one.")
+]

@@ -1,4 +1,4 @@
-"""`bezoar run`, `sweep`, `tune`, `list`, `show`, `report` and `check`."""
+"""`bezoar run`, `tune`, `list`, `show`, `report` and `check`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from typing import Any, cast
 
 from pydantic_core import PydanticUndefined
 
-from bezoar.cli.console import find_component, in_time, make_referee, print_json, print_table, stdout, write_json
+from bezoar.cli.console import find_component, make_referee, print_json, print_table, stdout, write_json
 from bezoar.cli.poisoning import draw
+from bezoar.cli.scoreboard import title
 from bezoar.component import Component, families, members, plain
 from bezoar.errors import SettingError, known
-from bezoar.games.game import Game
 from bezoar.games.repairing import Point
 from bezoar.games.robustness import Robustness
-from bezoar.plans import PACKAGED, plan, read_game, read_settings
+from bezoar.plans import plan, read_game, read_settings
 from bezoar.records import Estimate
 from bezoar.report.canvas import save_figure
 from bezoar.report.results import results_page
 from bezoar.report.trials import trial_chart
-from bezoar.sweep import Results, expected_seconds, play, require_tunable, resolve
-from bezoar.sweep import sweep as play_all
+from bezoar.sweep import Results, play, resolve
 from bezoar.testing import check as hold_to_tests
 from bezoar.tuning import tuned
 
@@ -50,69 +49,6 @@ def run(
         print_json(row)
     else:
         _print_row(row)
-
-
-def sweep(
-    source: str,
-    changes: Sequence[str],
-    *,
-    results: Path | None,
-    dry_run: bool,
-    preset: str | None,
-    data: list[Path],
-    device: str,
-    as_json: bool,
-) -> None:
-    """Play the games of a grid that have no row yet."""
-    described = read_settings(source, preset)
-    games = plan(described, changes)
-    referee = make_referee(device, data)
-    if dry_run and described.tuned:
-        require_tunable(games)
-    elif not dry_run:
-        games = resolve(games, described.tuned, referee)
-    path = results or Path(f"{source if source in PACKAGED else Path(source).with_suffix('')}.jsonl")
-    kept = Results(path)
-    missing = [game for game in games if "result" not in kept.rows.get(game.address(referee), {})]
-    if dry_run:
-        _print_plan(games, missing, kept, tuned=described.tuned, as_json=as_json)
-        return
-    rows = list(referee.lab.progress.track(play_all(games, referee, kept), "games", len(games)))
-    failed = [row for row in rows if "error" in row]
-    if as_json:
-        print_json({"results": str(path), "rows": rows})
-        return
-    for row in rows:
-        _print_row(row)
-    stdout.print(f"{len(rows)} rows, {len(failed)} of them errors: {path}", highlight=False)
-
-
-def _print_plan(games: Sequence[Game], missing: Sequence[Game], kept: Results, *, tuned: bool, as_json: bool) -> None:
-    """What a sweep would do: games, models after sharing, and how long by the rows that exist."""
-    models = len(set[str]().union(*(game.trainings() for game in missing)))
-    seconds = expected_seconds(missing, kept.rows.values())
-    if as_json:
-        print_json(
-            {
-                "games": [game.describe() for game in games],
-                "to_play": len(missing),
-                "models": models,
-                "expected_seconds": seconds,
-                "tuned": tuned,
-                "results": str(kept.path),
-            }
-        )
-        return
-    stdout.print(f"{len(games)} games, {len(missing)} of them to play; rows go to {kept.path}", highlight=False)
-    if missing:
-        apart = sum(len(game.trainings()) for game in missing)
-        stdout.print(
-            f"They need {models:,} models ({apart:,} if none were shared), less those in the store.", highlight=False
-        )
-    if missing and seconds is not None:
-        stdout.print(f"By the rows that exist, about {in_time(seconds)} on a machine like theirs.", highlight=False)
-    if tuned:
-        stdout.print("Their repairers are tuned first, which may turn games to play into rows that exist.")
 
 
 def tune(
@@ -158,30 +94,29 @@ def tune(
 
 def _print_row(row: dict[str, Any]) -> None:
     """One game as a table a person can read."""
-    game = row["game"]
-    title = f"{game['kind'].partition('@')[0]}, {game['attack']['kind'].partition('@')[0]}, seed {game['seed']}"
+    name = title(row["game"])
     if "error" in row:
-        stdout.print(f"{title}: {row['error']}", highlight=False)
+        stdout.print(f"{name}: {row['error']}", highlight=False)
         return
     result = row["result"]
     if "suspect" in result:
-        _print_robustness(title, result)
+        _print_robustness(name, result)
     else:
-        names = {"auc": "ROC AUC", "right_class": "right class named", "above_twin": "above its twin"}
-        rows = [[text, str(Estimate.from_json(result[name]))] for name, text in names.items()]
-        print_table(title, ["over models", "value"], rows)
+        said = {"auc": "ROC AUC", "right_class": "right class named", "above_twin": "above its twin"}
+        rows = [[text, str(Estimate.from_json(result[key]))] for key, text in said.items()]
+        print_table(name, ["over models", "value"], rows)
 
 
-def _print_robustness(title: str, result: dict[str, Any]) -> None:
+def _print_robustness(name: str, result: dict[str, Any]) -> None:
     columns = ("clean_accuracy", "attack_success")
     rows = [
-        [name, "", *(str(Estimate.from_json(result[name][column])) for column in columns)]
-        for name in ("suspect", "twin")
+        [model, "", *(str(Estimate.from_json(result[model][column])) for column in columns)]
+        for model in ("suspect", "twin")
     ]
-    for name, reading in result.get("repaired", {}).items():
-        point = Point.from_json(reading)
-        rows.append([f"repaired, {name}", str(point.step), str(point.clean_accuracy), str(point.attack_success)])
-    print_table(title, ["model", "step", "clean accuracy", "attack success"], rows)
+    for reading, measured in result.get("repaired", {}).items():
+        point = Point.from_json(measured)
+        rows.append([f"repaired, {reading}", str(point.step), str(point.clean_accuracy), str(point.attack_success)])
+    print_table(name, ["model", "step", "clean accuracy", "attack success"], rows)
     if "curve" not in result:
         return
     curve = [Point.from_json(point) for point in result["curve"]]

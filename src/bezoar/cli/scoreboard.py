@@ -1,0 +1,95 @@
+"""How a sweep stands, on stderr: a live table in a terminal, one line for each game elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from bezoar.cli.console import in_time, say, stderr
+from bezoar.games.game import Game
+from bezoar.records import Estimate
+from bezoar.sweep import Row
+
+SHOWN = 6
+"""How many finished games stay in view."""
+
+
+class Scoreboard:
+    """Watches a sweep.
+
+    Args:
+        total: how many games there are to play.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._started = time.monotonic()
+        self._running: list[tuple[Game, float]] = []
+        self._latest: deque[tuple[str, str]] = deque(maxlen=SHOWN)
+        self._done = self._failed = 0
+
+    def started(self, game: Game) -> None:
+        """A game is being played from now on."""
+        self._running.append((game, time.monotonic()))
+
+    def finished(self, game: Game, row: Row) -> None:
+        """A game has its row."""
+        self._running = [(one, since) for one, since in self._running if one is not game]
+        self._done += 1
+        self._failed += "error" in row
+        self._latest.append((title(row["game"]), headline(row)))
+        if not stderr.is_terminal:
+            say(f"{self._done} of {self._total}  {title(row['game'])}: {headline(row)}  ({self._left()})")
+
+    def _left(self) -> str:
+        spent, left = time.monotonic() - self._started, self._total - self._done
+        ahead = f", about {in_time(spent / self._done * left)} left" if self._done and left > 0 else ""
+        return f"{in_time(spent)}{ahead}"
+
+    def __rich__(self) -> Table:
+        """The table as it stands now."""
+        failures = f", {self._failed} failed" if self._failed else ""
+        table = Table(
+            "game",
+            "result",
+            title=f"{self._done} of {self._total} games{failures}; {self._left()}",
+            title_justify="left",
+            expand=True,
+        )
+        for name, result in self._latest:
+            table.add_row(Text(name, overflow="fold"), Text(result, overflow="fold"))
+        for game, since in self._running:
+            waited = in_time(time.monotonic() - since)
+            table.add_row(Text(title(game.identity()), style="bold"), Text(f"playing, {waited}", style="dim"))
+        return table
+
+
+def title(game: Mapping[str, Any]) -> str:
+    """A game in a few words: what is played, against which attack, by which player, from which seed."""
+    attack, player = game["attack"], game.get("repairer") or game.get("detector")
+    words = [_name(game), f"{_name(attack)} {attack.get('poisons', '')}".strip()]
+    return ", ".join([*words, *([_name(player)] if player else []), f"seed {game['seed']}"])
+
+
+def headline(row: Row) -> str:
+    """What came of a game, in one line."""
+    if "error" in row:
+        return f"failed: {row['error']}"
+    result = row["result"]
+    if "auc" in result:
+        return f"ROC AUC {Estimate.from_json(result['auc'])}"
+    before = Estimate.from_json(result["suspect"]["attack_success"])
+    if "repaired" not in result:
+        return f"attack success {before}"
+    blind = result["repaired"]["blind"]
+    after, lost = (Estimate.from_json(blind[name]).value for name in ("attack_success", "lost"))
+    return f"attack success {before.value:.2f}, {after:.2f} after repair (blind), accuracy lost {lost:+.2f}"
+
+
+def _name(component: Mapping[str, Any]) -> str:
+    return str(component["kind"]).partition("@")[0]

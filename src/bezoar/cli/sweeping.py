@@ -1,0 +1,127 @@
+"""`bezoar sweep`: the plan of a grid, its games by one engine or another, and how it stands meanwhile."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bezoar.cli.console import Bars, find_device, in_bytes, in_time, make_referee, print_json, print_table, stdout
+from bezoar.cli.scoreboard import Scoreboard, headline, title
+from bezoar.games.game import Game
+from bezoar.games.referee import Referee
+from bezoar.inventory import bytes_of_a_model, used_since
+from bezoar.plans import PACKAGED, plan, read_settings
+from bezoar.sweep import Engine, Queue, Results, Row, Serial, expected_seconds, require_tunable, resolve
+from bezoar.sweep import sweep as play_all
+from bezoar.workers import Crew
+
+
+def make_engine(
+    device: str, *, workers: int | None, threads: int | None, address: str | None, gpu_share: float | None
+) -> Engine:
+    """What plays the games: this process, or several workers through Ray."""
+    if workers is None and address is None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        return Serial()
+    if threads is None:
+        threads = 1 if address is not None else max(1, (os.cpu_count() or 1) // (workers or 1))
+    if gpu_share is None:
+        cards = torch.cuda.device_count() if find_device(device).type == "cuda" else 0
+        gpu_share = min(1.0, cards / (workers or 1)) if address is None else float(cards > 0)
+    return Crew(workers, threads, gpu_share, address)
+
+
+def sweep(
+    source: str,
+    changes: Sequence[str],
+    *,
+    results: Path | None,
+    dry_run: bool,
+    preset: str | None,
+    engine: Engine,
+    data: list[Path],
+    device: str,
+    as_json: bool,
+) -> None:
+    """Play the games of a grid that have no row yet."""
+    described = read_settings(source, preset)
+    games = plan(described, changes)
+    bars = Bars()
+    referee = make_referee(device, data, bars)
+    if dry_run and described.tuned:
+        require_tunable(games)
+    elif not dry_run:
+        games = resolve(games, described.tuned, referee)
+    kept = Results(results or Path(f"{source if source in PACKAGED else Path(source).with_suffix('')}.jsonl"))
+    if dry_run:
+        _print_plan(games, referee, kept, tuned=described.tuned, as_json=as_json)
+        return
+    started = time.time()
+    rows = watched(games, referee, kept, engine, bars)
+    used = used_since(referee.store, started)
+    size = sum(one.size for one in used)
+    if as_json:
+        print_json({"results": str(kept.path), "rows": rows, "store": {"entries": len(used), "bytes": size}})
+        return
+    print_table("games", ["game", "result"], [[title(row["game"]), headline(row)] for row in rows])
+    failed = sum("error" in row for row in rows)
+    stdout.print(f"{len(rows)} rows, {failed} of them errors: {kept.path}", highlight=False)
+    stdout.print(f"For tables, curves and figures: bezoar report {kept.path} --out DIR", highlight=False)
+    if used:
+        stdout.print(f"{len(used):,} entries of the store took part, {in_bytes(size)}.", highlight=False)
+
+
+def watched(games: Sequence[Game], referee: Referee, kept: Results, engine: Engine, bars: Bars) -> list[Row]:
+    """Play games under the eyes of the person at the terminal; the rows of all of them, in order."""
+    board = Scoreboard(len(Queue(games, referee, kept).left))
+    with bars.shown(board):
+        return play_all(games, referee, kept, engine=engine, watcher=board)
+
+
+def _print_plan(games: Sequence[Game], referee: Referee, kept: Results, *, tuned: bool, as_json: bool) -> None:
+    """What a sweep would do: games, models after sharing, and by what exists how long and how much room it takes."""
+    missing = list(Queue(games, referee, kept).left.values())
+    models = set[str]().union(*(game.trainings() for game in missing))
+    seconds, size = expected_seconds(missing, kept.rows.values()), _expected_bytes(missing, referee)
+    if as_json:
+        document: dict[str, Any] = {
+            "games": [game.describe() for game in games],
+            "to_play": len(missing),
+            "models": len(models),
+            "expected_seconds": seconds,
+            "expected_bytes": size,
+            "tuned": tuned,
+            "results": str(kept.path),
+        }
+        print_json(document)
+        return
+    stdout.print(f"{len(games)} games, {len(missing)} of them to play; rows go to {kept.path}", highlight=False)
+    if missing:
+        apart = sum(len(game.trainings()) for game in missing)
+        room = "" if size is None else f", about {in_bytes(round(size))}"
+        stdout.print(
+            f"They need {len(models):,} models{room} ({apart:,} if none were shared), less those in the store.",
+            highlight=False,
+        )
+    if missing and seconds is not None:
+        stdout.print(f"By the rows that exist, about {in_time(seconds)} on a machine like theirs.", highlight=False)
+    if tuned:
+        stdout.print("Their repairers are tuned first, which may turn games to play into rows that exist.")
+
+
+def _expected_bytes(games: Sequence[Game], referee: Referee) -> float | None:
+    """How much the models of games will take, by models in the store; None where one of an architecture is missing."""
+    total, seen = 0.0, set[str]()
+    for game in games:
+        one = bytes_of_a_model(referee.store, game.architecture.identity())
+        if one is None:
+            return None
+        total += one * len(game.trainings() - seen)
+        seen |= game.trainings()
+    return total

@@ -1,0 +1,184 @@
+"""Games on several processes of this machine, or on a cluster, through Ray.
+
+A worker plays whole games and finds the stages that games share in the store: what one worker makes the others wait
+for and read. So on a cluster the store (``BEZOAR_HOME``) must lie in a folder that all machines see under one name,
+bezoar must be installed on all of them, and the folders of data sets must be there. A worker that is killed, by hand
+or by a machine that runs out of memory, has its game played again by another.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import warnings
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bezoar.errors import SettingError, StoreError, StoreWarning
+from bezoar.games.game import Game
+from bezoar.games.referee import Referee
+from bezoar.lab import Lab
+from bezoar.store import Store
+from bezoar.sweep import Queue, Row, Watcher, attempt, failed
+
+RETRIES = 2
+"""How often a game is played again whose worker has died."""
+
+CONNECT_SECONDS = 10
+"""How long a cluster may take to answer."""
+
+OBJECT_STORE = 100 * 2**20
+"""Bytes of shared memory that a Ray of our own takes: only settings and result rows pass through it."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """What a worker sends back: the row, and what it would have said to the person at the terminal."""
+
+    row: Row
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Plays several games at once.
+
+    Attributes:
+        workers: how many; on a cluster None takes as many as it has room for.
+        threads: of each worker, on which the floats of its models depend.
+        gpus: the share of a graphics card that a game takes, so that several small trainings fit on one; 0 on a CPU.
+        address: of a Ray cluster; None starts a Ray of our own on this machine, and ends it.
+    """
+
+    workers: int | None = None
+    threads: int = 1
+    gpus: float = 0
+    address: str | None = None
+
+    def play(self, queue: Queue, referee: Referee, watcher: Watcher) -> Iterator[Row]:
+        """The rows of all games of a queue, as they come.
+
+        Raises:
+            SettingError: Ray is missing or not to be reached, or the machines have no room for one worker.
+            StoreError: a worker cannot write the store.
+        """
+        if not queue.left:  # nobody is woken for nothing
+            return
+        with _ray(self) as ray:
+            running: dict[Any, Game] = {}
+            player = ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_retries=RETRIES)(_attempt)
+            room = _room(self, ray)
+            site = _Site(referee.store.root.parent, referee.lab.device.type, referee.folders, self.threads)
+            while True:
+                while len(running) < room and (game := queue.take(running.values())) is not None:
+                    running[player.remote(game, site)] = game
+                    watcher.started(game)
+                if not running:
+                    return
+                done, _ = ray.wait(list(running))
+                for reference in done:
+                    over = running.pop(reference)
+                    row = _fetch(ray, reference, over, referee)
+                    watcher.finished(over, row)
+                    yield row
+
+
+@dataclass(frozen=True)
+class _Site:
+    """Where a worker works: what it makes its own referee from."""
+
+    home: Path
+    device: str
+    folders: tuple[Path, ...]
+    threads: int
+
+
+def _attempt(game: Game, site: _Site) -> Played:
+    """Play one game; this runs in a worker."""
+    torch.set_num_threads(site.threads)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", StoreWarning)
+        row = attempt(game, Referee(Store(site.home), Lab(torch.device(site.device)), site.folders))
+    return Played(row, [str(one.message) for one in caught if issubclass(one.category, StoreWarning)])
+
+
+def _fetch(ray: Any, reference: Any, game: Game, referee: Referee) -> Row:
+    """A worker's row; its warnings are given again, and a store that cannot be written ends the sweep."""
+    try:
+        played: Played = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, StoreError):
+            raise error.cause from None
+        why = str(error.cause).strip().splitlines()
+        return failed(game, referee, f"a worker cannot play it: {why[0]}; are all its methods installed there?")
+    except ray.exceptions.RayError as error:
+        said = f"its worker died {RETRIES + 1} times, as it would where memory runs out ({type(error).__name__})"
+        return failed(game, referee, said)
+    for text in played.warnings:
+        warnings.warn(text, StoreWarning, stacklevel=2)
+    return played.row
+
+
+def _room(crew: Crew, ray: Any) -> int:
+    """How many games to have at work at once."""
+    there: dict[str, float] = ray.cluster_resources()
+    fits = int(there.get("CPU", 0) // crew.threads)
+    if crew.gpus:
+        fits = min(fits, int(there.get("GPU", 0) / crew.gpus + 1e-9))
+    if fits < 1:
+        raise SettingError(
+            f"workers: one takes {crew.threads} cores and {crew.gpus:g} graphics cards, and there are "
+            f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}"
+        )
+    return min(fits, crew.workers or fits)
+
+
+@contextmanager
+def _ray(crew: Crew) -> Generator[Any]:
+    """Ray, of our own or a cluster's, and nothing of it afterwards.
+
+    Raises:
+        SettingError: it is not installed, or no cluster answers at the address.
+    """
+    if find_spec("ray") is None:
+        raise SettingError("workers: several need Ray: pip install 'bezoar[ray]'")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves this machine unasked
+    import ray  # noqa: PLC0415 - an extra
+
+    try:
+        if crew.address is None:
+            ray.init(
+                "local",
+                num_cpus=(crew.workers or 1) * crew.threads,
+                num_gpus=torch.cuda.device_count() if crew.gpus else 0,
+                object_store_memory=OBJECT_STORE,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        else:
+            _knock(crew.address)
+            ray.init(crew.address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        where = "Ray cannot be started here" if crew.address is None else f"no Ray answers at {crew.address!r}"
+        raise SettingError(f"workers: {where} ({' '.join(str(error).split())})") from None
+    with redirect_stdout(sys.stderr):  # Ray says on stdout that a worker died, and only results belong there
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
