@@ -1,7 +1,7 @@
 """Settings files: what they describe, and the games that their grids span.
 
 A settings file describes one game. It may build on another (``extends``), name variants (``presets``, the first is the
-default), and span a grid. ``grid`` gives dotted fields their values, each field an axis of its own; fields of a ``zip``
+default), and span a grid. A variant is one of the file that is built on as well, unless ``preset`` names another of its. ``grid`` gives dotted fields their values, each field an axis of its own; fields of a ``zip``
 vary together. Values are a list, or numbers in short: ``{count: 10}`` (0 to 9, for seeds), ``{from: 50, to: 300,
 step: 50}``, ``{from: 10, to: 1000, points: 5, scale: log}``. With ``tuned: true`` the repairer plays with the settings
 that an oracle-free search finds (`bezoar.tuning`).
@@ -61,16 +61,15 @@ def read_settings(source: str | Path, preset: str | None = None) -> SettingsFile
     grid: Axis = {}
     zipped: tuple[Axis, ...] = ()
     tuned = False
-    if "extends" in content:
-        parent = str(content["extends"])
-        where = parent if parent in PACKAGED else Path(source).parent / parent
-        inherited = read_settings(where, content.get("preset"))
-        merged, grid, tuned, zipped = inherited.settings, inherited.grid, inherited.tuned, inherited.zipped
+    parent = _parent(source, content)
     presets = cast("dict[str, Settings]", content.get("presets") or {})
-    chosen = preset or ("" if "extends" in content else content.get("preset", "")) or next(iter(presets), "")
-    if chosen and chosen not in presets:
-        raise SettingError(f"preset: {source} has no {chosen!r}; {known(presets, chosen)}")
-    layers = [content, presets[chosen]] if chosen else [content]
+    chosen = preset or ("" if parent else content.get("preset", "")) or next(iter(presets), "")
+    if parent is not None:
+        inherited = read_settings(parent, content.get("preset") or (chosen if chosen in _offered(parent) else None))
+        merged, grid, tuned, zipped = inherited.settings, inherited.grid, inherited.tuned, inherited.zipped
+    if chosen and chosen not in _offered(source):
+        raise SettingError(f"preset: {source} has no {chosen!r}; {known(_offered(source), chosen)}")
+    layers = [content, presets[chosen]] if chosen in presets else [content]
     for layer in layers:
         plain = {name: value for name, value in layer.items() if name not in _DIRECTIVES}
         if "game" in layer:
@@ -86,6 +85,19 @@ def read_settings(source: str | Path, preset: str | None = None) -> SettingsFile
     if twice:
         raise SettingError(f"zip: {twice[0]!r} varies elsewhere already")
     return SettingsFile(merged, grid, tuned, zipped)
+
+
+def _parent(source: str | Path, content: Settings) -> str | Path | None:
+    """The file that this one extends."""
+    named = content.get("extends")
+    return named if named is None or named in PACKAGED else Path(source).parent / str(named)
+
+
+def _offered(source: str | Path) -> list[str]:
+    """The presets of a file, and those of the file it extends unless it has chosen one of them for good."""
+    content = _content(source)
+    parent = None if "preset" in content else _parent(source, content)
+    return [*(content.get("presets") or {}), *(_offered(parent) if parent else [])]
 
 
 def _content(source: str | Path) -> Settings:

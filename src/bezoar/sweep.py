@@ -149,15 +149,14 @@ class Queue:
     def take(self, busy: Collection[Game] = ()) -> Game | None:
         """The next game, or None when all are played, by whatever process.
 
-        Rather one that needs none of the models that `busy` games may be training, for which it would have to wait.
+        Of those left, the first that shares fewest models with `busy` games, which may be training them: it would wait.
         """
         self.results.refresh()
         self._forget_played()
         if not self.left:
             return None
         trained = set[str]().union(*(game.trainings() for game in busy))
-        apart = (address for address, game in self.left.items() if not trained & game.trainings())
-        return self.left.pop(next(apart, next(iter(self.left))))
+        return self.left.pop(min(self.left, key=lambda address: len(trained & self.left[address].trainings())))
 
     def _forget_played(self) -> None:
         self.left = {address: game for address, game in self.left.items() if not self.results.has(address)}

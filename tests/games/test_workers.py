@@ -226,3 +226,17 @@ def test_games_are_handed_out_so_that_no_worker_waits_for_a_model_another_trains
     assert queue.take(games) is games[1], "where all would wait, the order stands"
     assert queue.take() is games[3]
     assert queue.take() is None
+    seen = {**SMALL, "kind": "detectability", "models": 2}
+    seen = {name: value for name, value in seen.items() if name not in ("repairer", "every", "folds")}
+    games = [
+        build(
+            Game,
+            {**seen, "attack": {"kind": "badnets", "poisons": m}, "detector": {"kind": "neural_cleanse", "steps": n}},
+        )
+        for m in (10, 20)
+        for n in (1, 2)
+    ]
+    queue = Queue(games, Referee(Store(tmp_path)), Results(tmp_path / "rows.jsonl"))
+    first = queue.take()
+    assert first is games[0]
+    assert queue.take([first]) is games[2], "of another attack only the clean models are shared"
