@@ -1,10 +1,11 @@
 """Settings files: what they describe, and the games that their grids span.
 
 A settings file describes one game. It may build on another (``extends``), name variants (``presets``, the first is the
-default), and span a grid. A variant is one of the file that is built on as well, unless ``preset`` names another of its. ``grid`` gives dotted fields their values, each field an axis of its own; fields of a ``zip``
-vary together. Values are a list, or numbers in short: ``{count: 10}`` (0 to 9, for seeds), ``{from: 50, to: 300,
-step: 50}``, ``{from: 10, to: 1000, points: 5, scale: log}``. With ``tuned: true`` the repairer plays with the settings
-that an oracle-free search finds (`bezoar.tuning`).
+default), and span a grid. A variant is one of the file that is built on as well, unless ``preset`` names another of
+its. ``grid`` gives dotted fields their values, each field an axis of its own; fields of a ``zip`` vary together. Values
+are a list, or numbers in short: ``{count: 10}`` (0 to 9, for seeds), ``{from: 50, to: 300, step: 50}``, ``{from: 10,
+to: 1000, points: 5, scale: log}``. With ``tuned: true`` the repairer plays with the settings that an oracle-free search
+finds (`bezoar.tuning`).
 """
 
 from __future__ import annotations

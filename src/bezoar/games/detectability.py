@@ -13,7 +13,7 @@ from bezoar.games.game import Game
 from bezoar.games.referee import Deal, Made, Referee
 from bezoar.measure.estimates import auc, proportion
 from bezoar.measure.fidelity import fidelity
-from bezoar.measure.predictions import measure
+from bezoar.measure.predictions import clean_accuracy, measure
 from bezoar.measure.verdicts import p_value
 from bezoar.models.classifier import Classifier
 from bezoar.records import Inspection
@@ -27,8 +27,9 @@ class Detectability(Game):
 
     Model i of either population has the seed `seed` + i for everything: poison, initialisation,
     order, trusted images, detector. A poisoned model and the clean one of the same number are
-    twins. Every score is kept, and with every poisoned model how faithful the reconstructed trigger is.
-    `clean` says how many clean models there are; unless it is given, as many as poisoned ones.
+    twins. Every score and every clean accuracy is kept, and with every poisoned model how well its
+    trigger works and how faithful the reconstructed one is. `clean` says how many clean models there
+    are; unless it is given, as many as poisoned ones.
     """
 
     added: ClassVar[frozenset[str]] = frozenset({"clean"})
@@ -61,7 +62,8 @@ class Detectability(Game):
             if number < self.models:
                 poisoned.append(self._poisoned(referee, deal, twin, seed))
             inspection = referee.inspect(twin, self.detector, deal.trusted, seed).value
-            clean.append(_seen(inspection, seed))
+            known = clean_accuracy(twin.value, deal.data.value.test)
+            clean.append({"clean_accuracy": known.as_json(), **_seen(inspection, seed)})
         named = torch.tensor([one["suspected_class"] == one["target"] for one in poisoned])
         # clean models beyond the twins belong to no pair
         higher = torch.tensor([p["score"] > c["score"] for p, c in zip(poisoned, clean, strict=False)])
@@ -79,9 +81,11 @@ class Detectability(Game):
         inspection = referee.inspect(attacked.model, self.detector, deal.trusted, seed).value
         target, test = int(attacked.probe.wanted[0]), deal.data.value.test
         faithful = fidelity(inspection, target, attacked.model.value, twin.value, test, attacked.probe)
+        reading = measure(attacked.model.value, test, attacked.probe)
         return {
             "target": target,
-            "attack_success": measure(attacked.model.value, test, attacked.probe).attack_success.as_json(),
+            "clean_accuracy": reading.clean_accuracy.as_json(),
+            "attack_success": reading.attack_success.as_json(),
             **_seen(inspection, seed),
             "fidelity": None if faithful is None else faithful.as_json(),
         }

@@ -44,6 +44,11 @@ class Measurement:
     attack_success: Estimate
 
 
+def clean_accuracy(model: Classifier, test: Dataset) -> Estimate:
+    """The share of test images that a model classifies correctly."""
+    return proportion(predict(model, test) == test.labels, test.groups)
+
+
 def measure(model: Classifier, test: Dataset, probe: Probe) -> Measurement:
     """Clean accuracy and attack success of a model on the whole test set.
 
