@@ -1,18 +1,29 @@
-"""What a killed run leaves behind, and that the same command then finishes with the same result."""
+"""What a kill, a full disk or damage leaves behind, and that the same command then finishes with the same result."""
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from world import ROBUSTNESS, WORLD
+
+from bezoar.component import build
+from bezoar.errors import StoreError, StoreWarning
+from bezoar.games.game import Game
+from bezoar.games.referee import Referee
+from bezoar.store import Store
+from bezoar.sweep import Results, sweep
 
 
 def command(path: Path, rows: Path) -> list[str]:
@@ -71,3 +82,66 @@ def test_after_kill_9_the_same_command_finishes_with_the_same_result(stage: str,
 def made(home: Path) -> dict[str, int]:
     """Address -> modification time of every finished stage."""
     return {path.parent.name: path.stat().st_mtime_ns for path in (home / "store").glob("??/*/facts.json")}
+
+
+def in_process(home: Path, threads: int = 2) -> list[dict[str, object]]:
+    """Play a small sweep in a store and keep its rows beside it."""
+    small = {"data": {**WORLD["data"], "train": 800}, "trainer": {**WORLD["trainer"], "epochs": 1}}
+    settings = {name: value for name, value in {**ROBUSTNESS, **small}.items() if name != "game"}
+    games = [build(Game, {**settings, "kind": "robustness", "seed": seed}) for seed in (7, 8)]
+    torch.set_num_threads(threads)
+    return [without_time(row) for row in sweep(games, Referee(Store(home)), Results(home / "rows.jsonl"))]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
+    """The rows of a sweep that nothing befell."""
+    return in_process(tmp_path_factory.mktemp("undisturbed"))
+
+
+@contextmanager
+def full_disk(limit: int) -> Generator[None]:
+    """No file may become larger than this, as on a disk that is nearly full; Python then raises OSError."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_ends_a_sweep_with_a_message_and_with_room_it_finishes(
+    undisturbed: list[dict[str, object]], tmp_path: Path
+) -> None:
+    """Data and poison fit, the first model does not: what was made stays, and nothing half-written is left."""
+    Referee(Store(tmp_path)).splits(
+        build(Game, {**WORLD, "kind": "robustness", "data": {**WORLD["data"], "train": 800}}).data
+    )
+    with full_disk(100_000), pytest.raises(StoreError, match=r"cannot write the stage 'train'.*free some space"):
+        in_process(tmp_path)
+    assert not (tmp_path / "rows.jsonl").exists()
+    assert list((tmp_path / "store" / "scratch").iterdir()) == []
+    kept = made(tmp_path)
+    assert len(kept) >= 2
+    assert in_process(tmp_path) == undisturbed
+    assert {folder: when for folder, when in made(tmp_path).items() if folder in kept} == kept
+
+
+@pytest.mark.parametrize("what", ["a tensor", "a record"])
+def test_whatever_is_damaged_on_disk_is_made_again_and_the_rows_are_the_same(
+    what: str, undisturbed: list[dict[str, object]], tmp_path: Path
+) -> None:
+    """Every entry of a finished sweep is damaged, and its rows are lost."""
+    assert in_process(tmp_path) == undisturbed
+    (tmp_path / "rows.jsonl").unlink()
+    entries = sorted((tmp_path / "store").glob("??/*"))
+    damaged = [entry for entry in entries if what == "a record" or (entry / "tensors.safetensors").is_file()]
+    for entry in damaged:
+        path = entry / ("facts.json" if what == "a record" else "tensors.safetensors")
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(bytes(content[: len(content) // 2] if what == "a record" else content))
+    with pytest.warns(StoreWarning) as caught:
+        assert in_process(tmp_path) == undisturbed
+    assert len([one for one in caught if "will be made again" in str(one.message)]) >= 5
+    assert len(list((tmp_path / "store" / "damaged").iterdir())) >= 5

@@ -16,6 +16,14 @@ class Layout(StrEnum):
     parquet = "parquet"
 
 
+class Scale(StrEnum):
+    """How large a reproduction is."""
+
+    cpu = "cpu"
+    gpu = "gpu"
+    paper = "paper"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for result.json, report.html and the artefacts.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]

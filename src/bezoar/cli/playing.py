@@ -18,6 +18,7 @@ from bezoar.cli.options import (
     Preset,
     RayAddress,
     RowsFile,
+    Scale,
     Threads,
     Workers,
 )
@@ -75,6 +76,55 @@ def sweep(
         results=results,
         dry_run=dry_run,
         preset=preset,
+        engine=engine,
+        data=data or [],
+        device=device,
+        as_json=json,
+    )
+
+
+@playing.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="table2, table3, fig5, fig6, fig7 or fig9.")],
+    preset: Annotated[
+        Scale, typer.Option(help="cpu: orderings, in under an hour of two cores; gpu; paper.")
+    ] = Scale.cpu,
+    out: Out = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the result rows; by default results/pick-your-poison/PRESET."),
+    ] = None,
+    experiments: Annotated[
+        Path | None, typer.Option(help="Folder of the settings files; by default that of the checkout.")
+    ] = None,
+    draw_only: Annotated[bool, typer.Option("--draw-only", help="Play nothing; draw the rows that exist.")] = False,
+    dry_run: DryRun = False,
+    workers: Workers = None,
+    threads: Threads = None,
+    ray_address: RayAddress = None,
+    gpu_share: GpuShare = None,
+    data: Data = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Reproduce a table or figure of "Pick your Poison": play its games, draw it, and judge it beside the paper.
+
+    Every claim of the paper and every printed number gets a verdict. At the preset cpu only orders are judged.
+    Games that are shared with other tables are played once; the same command resumes.
+
+    Example: bezoar reproduce fig5 --preset cpu --workers 2 --out fig5
+    """
+    from bezoar.cli import reproducing, sweeping  # noqa: PLC0415
+
+    engine = sweeping.make_engine(device, workers=workers, threads=threads, address=ray_address, gpu_share=gpu_share)
+    reproducing.reproduce(
+        name,
+        preset=preset.value,
+        experiments=experiments,
+        results=results,
+        out=out,
+        dry_run=dry_run,
+        draw_only=draw_only,
         engine=engine,
         data=data or [],
         device=device,

@@ -60,7 +60,7 @@ def sweep(
         games = resolve(games, described.tuned, referee)
     kept = Results(results or Path(f"{source if source in PACKAGED else Path(source).with_suffix('')}.jsonl"))
     if dry_run:
-        _print_plan(games, referee, kept, tuned=described.tuned, as_json=as_json)
+        print_plan(games, referee, kept, tuned=described.tuned, as_json=as_json)
         return
     started = time.time()
     rows = watched(games, referee, kept, engine, bars)
@@ -84,7 +84,7 @@ def watched(games: Sequence[Game], referee: Referee, kept: Results, engine: Engi
         return play_all(games, referee, kept, engine=engine, watcher=board)
 
 
-def _print_plan(games: Sequence[Game], referee: Referee, kept: Results, *, tuned: bool, as_json: bool) -> None:
+def print_plan(games: Sequence[Game], referee: Referee, kept: Results, *, tuned: bool, as_json: bool) -> None:
     """What a sweep would do: games, models after sharing, and by what exists how long and how much room it takes."""
     missing = list(Queue(games, referee, kept).left.values())
     models = set[str]().union(*(game.trainings() for game in missing))

@@ -1,0 +1,1 @@
+"""The tables and figures of "Pick your Poison": played, drawn in the paper's layout, and judged beside its numbers."""

@@ -1,0 +1,118 @@
+"""Which games make up each table and figure, where their rows lie, and how they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import bezoar
+from bezoar.errors import SettingError, known
+from bezoar.games.game import Game
+from bezoar.plans import plan, read_settings
+from bezoar.report.groups import Row
+from bezoar.report.page import Section, write_page
+from bezoar.report.parts import write_parts, write_rows
+from bezoar.report.results import provenance_of
+from bezoar.report.words import glossary, intervals
+from bezoar.reproduce.figures import figure5, figure6, figure7, figure9
+from bezoar.reproduce.numbers import Paper, read_paper
+from bezoar.reproduce.outcome import Outcome
+from bezoar.reproduce.tables import table2, table3
+
+PRESETS = ("cpu", "gpu", "paper")
+COMPARABLE = ("gpu", "paper")
+"""Presets at which values, not only their order, can be held against the paper's."""
+
+FOLDER = Path("experiments") / "pick-your-poison"
+NUMBERS = "numbers.yaml"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or figure of the paper.
+
+    Attributes:
+        title: what it shows.
+        sweeps: the settings files whose games it needs; experiments share games through these.
+        draw: rows, the printed numbers and whether values can be compared -> what became of it.
+    """
+
+    title: str
+    sweeps: tuple[str, ...]
+    draw: Callable[[Sequence[Row], Paper, bool], Outcome]
+
+
+EXPERIMENTS = {
+    "table2": Experiment("Table II: undefended models, and how detectable they are", ("detection",), table2),
+    "table3": Experiment("Table III: what five repairs leave", ("repairs",), table3),
+    "fig5": Experiment("Figure 5: attack success and detectability over m", ("detection",), figure5),
+    "fig6": Experiment("Figure 6: accuracy and attack success during Pivotal Tuning", ("curves",), figure6),
+    "fig7": Experiment("Figure 7: robustness against detectability", ("curves", "detection"), figure7),
+    "fig9": Experiment("Figure 9: scores of single classes", ("detection",), figure9),
+}
+
+
+def find(name: str) -> Experiment:
+    """The experiment of that name.
+
+    Raises:
+        SettingError: there is none.
+    """
+    if name not in EXPERIMENTS:
+        raise SettingError(f"unknown table or figure {name!r}; {known(EXPERIMENTS, name)}")
+    return EXPERIMENTS[name]
+
+
+def folder_of_experiments(given: Path | None) -> Path:
+    """Where the settings files lie: the folder given, that of the working directory, or that of bezoar's checkout.
+
+    Raises:
+        SettingError: in none of them.
+    """
+    checkout = Path(bezoar.__file__).parents[2]
+    for folder in (FOLDER, checkout / FOLDER) if given is None else (given,):
+        if (folder / NUMBERS).is_file():
+            return folder
+    raise SettingError(
+        f"--experiments: {given or FOLDER} holds no {NUMBERS}; run this in a checkout of bezoar, or name the folder"
+    )
+
+
+def games_of(sweep: str, preset: str, folder: Path) -> list[Game]:
+    """The games of one settings file at a preset.
+
+    Raises:
+        SettingError: the file is wrong, or has no such preset.
+    """
+    return plan(read_settings(folder / f"{sweep}.yaml", preset))
+
+
+def outcome(name: str, rows: Sequence[Row], preset: str, folder: Path) -> Outcome:
+    """What the rows make of a table or figure.
+
+    Raises:
+        SettingError: the paper's numbers cannot be read.
+        StoreError: a row is of another version of bezoar.
+    """
+    return find(name).draw(rows, read_paper(folder / NUMBERS), preset in COMPARABLE)
+
+
+def reproduction_page(path: Path, name: str, preset: str, found: Outcome, rows: Sequence[Row]) -> None:
+    """A page of its own; beside it all rows, `tables` and `figures`, as of `bezoar report`.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    sections: list[Section] = [*found.sections, *found.judged()]
+    write_page(
+        path,
+        title=f"bezoar reproduce {name}",
+        verdict=f"{find(name).title}, preset {preset}",
+        tone="open",
+        summary=found.summary,
+        sections=[*sections, glossary(), intervals()],
+        provenance=provenance_of(rows),
+    )
+    write_rows(path.parent, rows)
+    write_parts(path.parent, sections)

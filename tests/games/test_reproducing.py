@@ -1,0 +1,85 @@
+"""`bezoar reproduce` from the games to the page, on experiments of the size of a test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from world import CLEANSE, WORLD
+
+from bezoar.games.detectability import Detectability
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "pick-your-poison"
+
+
+@pytest.fixture(scope="module")
+def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The paper's numbers beside the small world's games: two m, two detectors, two models."""
+    folder = tmp_path_factory.mktemp("experiments")
+    (folder / "numbers.yaml").write_text((FOLDER / "numbers.yaml").read_text())
+    settings = {name: value for name, value in WORLD.items() if name != "attack"}
+    inversion = {
+        "kind": "calibrated_inversion",
+        "reference": {"kind": "pivotal_tuning", "steps": 2, "batch_size": 16},
+        "steps": 2,
+        "batch_size": 8,
+    }
+    grid = {
+        "attack": [{"kind": "badnets", "poisons": m, "target": 3} for m in (2, 100)],
+        "detector": [inversion, {**CLEANSE, "steps": 10}],
+    }
+    presets = {"cpu": {"grid": grid}}
+    (folder / "victims.yaml").write_text(yaml.safe_dump({"presets": {"cpu": settings}}))
+    detection = {"extends": "victims.yaml", "game": "detectability", "models": 2, "presets": presets}
+    (folder / "detection.yaml").write_text(yaml.safe_dump(detection))
+    return folder
+
+
+def test_a_figure_is_played_drawn_and_judged_and_the_same_command_plays_nothing_again(
+    bezoar: Any, experiments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("reproduce", "fig5", "--experiments", experiments, "--results", tmp_path)
+    planned = bezoar(*words, "--dry-run")
+    assert "4 games, 4 of them to play" in planned.stdout
+    assert "They need 6 models" in planned.stdout
+    drawn = bezoar(*words, "--draw-only")
+    assert "4 of 4 games of detection have not been played." in drawn.stdout
+    first = bezoar(*words, "--json")
+    assert first.exit_code == 0, first.stderr
+    document = json.loads(first.stdout)
+    assert (document["rows"], document["failed"]) == (4, [])
+    claims = {one["text"]: one for one in document["claims"]}
+    rise = claims["badnets: attack success rises with m"]
+    assert rise["because"].startswith("strongest less weakest: +0.")
+    assert {one["verdict"] for one in document["compared"]} == {"not measured"}  # the paper's m are others
+    monkeypatch.setattr(Detectability, "play", lambda *_: pytest.fail("played twice"))
+    again = bezoar(*words, "--json", "--out", tmp_path / "page")
+    assert json.loads(again.stdout) == document
+    assert json.loads(bezoar(*words, "--json", "--draw-only").stdout) == document
+    page = (tmp_path / "page" / "report.html").read_text()
+    assert "Figure 5: attack success and detectability over m, preset cpu" in page
+    assert "badnets: attack success rises with m" in page
+    assert {path.suffix for path in (tmp_path / "page" / "figures").iterdir()} == {".svg", ".png"}
+    told = bezoar(*words)
+    assert "badnets: attack success rises" in told.stdout
+    assert max(len(line) for line in told.stdout.splitlines()) <= 80
+    redrawn = bezoar("report", tmp_path / "detection.jsonl", "--out", tmp_path / "report")
+    assert redrawn.exit_code == 0
+    second = bezoar("reproduce", "table2", "--experiments", experiments, "--results", tmp_path, "--json")
+    assert json.loads(second.stdout)["rows"] == 4, "another table of the same games"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("reproduce", "tabel3"), "did you mean 'table3'"),
+        (("reproduce", "table3", "--experiments", "/nowhere"), "--experiments: /nowhere holds no numbers.yaml"),
+    ],
+)
+def test_a_mistake_is_one_message(bezoar: Any, words: tuple[str, ...], message: str) -> None:
+    answer = bezoar(*words)
+    assert answer.exit_code == 2
+    assert message in answer.stderr

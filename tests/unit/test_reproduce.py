@@ -1,0 +1,304 @@
+"""The paper's tables and figures: what is printed, what is measured, and the verdict between them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from sklearn.metrics import roc_auc_score
+
+from bezoar.errors import SettingError, StoreError
+from bezoar.games.game import Game
+from bezoar.records import Estimate
+from bezoar.reproduce.experiments import EXPERIMENTS, PRESETS, find, folder_of_experiments, games_of
+from bezoar.reproduce.figures import figure5, figure6, figure7, figure9
+from bezoar.reproduce.measured import detected, repaired
+from bezoar.reproduce.numbers import REPAIRERS, TRUSTED, Paper, read_paper
+from bezoar.reproduce.tables import table2, table3
+from bezoar.reproduce.verdicts import Claim, Compared, counted, judged
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "pick-your-poison"
+COMMON = {"data": {"kind": "cifar10@1"}, "architecture": {"kind": "resnet18@1"}, "trainer": {"kind": "sgd@1"}}
+
+
+@pytest.fixture(scope="module")
+def paper() -> Paper:
+    return read_paper(FOLDER / "numbers.yaml")
+
+
+def estimate(value: float, half: float = 0.1) -> Estimate:
+    return Estimate(value, value - half, value + half, 10, "models")
+
+
+def share(value: float) -> dict[str, Any]:
+    return Estimate(value, max(0.0, value - 0.05), min(1.0, value + 0.05), 100, "images").as_json()
+
+
+def population(
+    attack: dict[str, Any],
+    poisoned: list[float],
+    clean: list[float],
+    success: float,
+    detector: str = "calibrated_inversion",
+) -> dict[str, Any]:
+    def model(seed: int, score: float) -> dict[str, Any]:
+        scores = [score, *np.linspace(score - 0.3, score - 0.2, 4)]
+        seen = {"scores": scores, "evidence": {}, "abstained": False, "p_value": 0.5}
+        return {"seed": seed, "score": score, "clean_accuracy": share(0.9), **seen}
+
+    marked = {"target": 0, "attack_success": share(success), "fidelity": None}
+    return {
+        "address": "b" * 32,
+        "game": {
+            "kind": "detectability@1", "attack": attack, "detector": {"kind": f"{detector}@1"}, "seed": 0,
+            "trusted": 500, "trusted_source": "train", **COMMON,
+        },
+        "result": {
+            "auc": share(0.5),
+            "poisoned": [{**marked, **model(seed, score)} for seed, score in enumerate(poisoned)],
+            "clean": [model(seed, score) for seed, score in enumerate(clean)],
+        },
+    }  # fmt: skip
+
+
+def repair(
+    attack: dict[str, Any], left: float, repairer: str = "pivotal_tuning", trusted: int = 500, seed: int = 0
+) -> dict[str, Any]:
+    point = {"step": 10, "clean_accuracy": share(0.9), "attack_success": share(left), "lost": share(0.01)}
+    worse = {**point, "attack_success": share(min(1.0, left + 0.2))}
+    return {
+        "address": "a" * 32,
+        "game": {
+            "kind": "robustness@1", "attack": attack, "repairer": {"kind": f"{repairer}@1"}, "seed": seed,
+            "budget": 0.02, "trusted": trusted, "trusted_source": "train", **COMMON,
+        },
+        "result": {
+            "suspect": {"attack_success": share(0.95), "clean_accuracy": share(0.92)},
+            "twin": {"attack_success": share(0.01), "clean_accuracy": share(0.92)},
+            "repaired": {"oracle": point, "final": worse, "blind": worse},
+            "curve": [worse, point],
+        },
+    }  # fmt: skip
+
+
+def badnets(m: int) -> dict[str, Any]:
+    return {"kind": "badnets@1", "poisons": m}
+
+
+def claim(found: list[Claim] | Any, text: str) -> Claim:
+    (one,) = [each for each in found if text in each.text]
+    return one
+
+
+@pytest.mark.parametrize(
+    ("measured", "tolerance", "verdict"),
+    [(0.71, 0.0, "agrees"), (0.65, 0.0, "differs"), (0.65, 0.12, "agrees"), (0.60, 0.12, "differs")],
+)
+def test_a_number_agrees_within_the_joint_uncertainty(measured: float, tolerance: float, verdict: str) -> None:
+    """The printed one is .80, and our interval's half is .1: .1 and .12 together are .156."""
+    one = Compared("x", 0.80, estimate(measured), tolerance, comparable=True)
+    assert one.difference == pytest.approx(measured - 0.80)
+    assert one.uncertainty == pytest.approx(math.sqrt(0.01 + tolerance**2))
+    assert one.verdict == verdict
+    assert (
+        Compared("x", 0.80, estimate(measured), tolerance, comparable=False).verdict == "not comparable at this preset"
+    )
+    assert Compared("x", 0.80, None, tolerance, comparable=True).verdict == "not measured"
+
+
+def test_a_claim_holds_only_where_every_interval_says_so() -> None:
+    up, level, down = estimate(0.2), estimate(0.05), estimate(-0.2)
+    said = [judged("x", [("a", one) for one in ones]).standing for ones in ([up, up], [up, level], [up, down], [])]
+    assert said == ["holds", "undecided", "does not hold", "not measured"]
+    cases = ([("a", True), ("b", True)], [("a", True), ("b", False)], [("a", False)], [])
+    assert [counted("x", case).standing for case in cases] == ["holds", "undecided", "does not hold", "not measured"]
+    assert counted("x", cases[1]).because == "in 1 of 2: a"
+
+
+def test_the_printed_numbers_are_read_whole(paper: Paper) -> None:
+    """Against the page itself (Table II and III, section V), and by count."""
+    second = {line.attack: line for line in paper.table2}
+    assert (second["badnets"].m, second["badnets"].success, second["badnets"].area) == (50, 1.00, 0.76)
+    assert (second["wanet"].success, second["no_backdoor"].accuracy) == (0.29, 0.953)
+    assert len(second) == 7
+    assert [(one.attack, one.m, one.area) for one in paper.figure5] == [
+        ("badnets", 5, 0.56), ("badnets", 20, 0.80), ("clean_badnets", 750, 0.81),
+    ]  # fmt: skip
+    cells = {(cell.attack, cell.repairer, cell.trusted): cell.success for cell in paper.table3}
+    assert len(cells) == len(paper.table3) == 6 * 5 * 3
+    assert cells["adaptive_blend", "attention_distillation", 1250] == 0.24
+    assert cells["refool", "unlearning", 2500] == 0.33
+    assert {key[1] for key in cells} == set(REPAIRERS.values())
+    assert {key[2] for key in cells} == set(TRUSTED.values())
+
+
+def test_a_file_without_the_numbers_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="cannot be read"):
+        read_paper(tmp_path / "numbers.yaml")
+    (tmp_path / "numbers.yaml").write_text(yaml.safe_dump({"paper": {}}))
+    with pytest.raises(SettingError, match="these are not the paper's numbers"):
+        read_paper(tmp_path / "numbers.yaml")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_experiment_has_games_at_every_preset(name: str, preset: str) -> None:
+    games = [game for sweep in find(name).sweeps for game in games_of(sweep, preset, FOLDER)]
+    assert games
+    assert all(isinstance(game, Game) for game in games)
+    architectures = {game.architecture.kind for game in games}
+    assert architectures == ({"small_resnet"} if preset == "cpu" else {"resnet18"})
+    if preset == "paper":
+        assert {game.trainer.identity()["epochs"] for game in games} == {120}  # Table IV
+
+
+def test_experiments_share_the_models_of_equal_attacks() -> None:
+    seen, repaired_ones = (games_of(sweep, "cpu", FOLDER) for sweep in ("detection", "curves"))
+    both = set[str]().union(*(game.trainings() for game in seen))
+    more = set[str]().union(*(game.trainings() for game in repaired_ones))
+    assert more <= both, "every model that is repaired is one of those that are inspected"
+
+
+def test_an_unknown_name_and_a_folder_without_experiments_are_one_message(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="did you mean 'table3'"):
+        find("tabel3")
+    with pytest.raises(SettingError, match=r"holds no numbers\.yaml"):
+        folder_of_experiments(tmp_path)
+
+
+def test_table_3_puts_every_cell_in_its_place_and_judges_by_them(paper: Paper) -> None:
+    rows = [
+        repair(badnets(50), 0.04, "pivotal_tuning", 500, 0),
+        repair(badnets(50), 0.02, "pivotal_tuning", 500, 1),
+        repair(badnets(50), 0.90, "weight_decay", 500),
+        repair(badnets(50), 0.02, "weight_decay", 1250),
+        repair({"kind": "wanet@1", "poisons": 500}, 0.5, "pivotal_tuning", 500),
+        repair({"kind": "wanet@1", "poisons": 500}, 0.1, "unlearning", 500),
+    ]
+    found = table3(rows, paper, comparable=True)
+    table = found.sections[0].table
+    assert table is not None
+    line = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (line["attack"], line["m"]) == ("badnets", "50")
+    cell = line["pivotal_tuning, 500"]
+    assert isinstance(cell, Estimate)
+    assert cell.value == pytest.approx(0.03), "the mean of the two seeds' oracle readings"
+    assert line["weight_decay, 1,250"] == Estimate.from_json(share(0.02)), "a single seed keeps its own interval"
+    assert line["fine_pruning, 500"] == "not measured"
+    said = {one.what: one.verdict for one in found.compared}
+    assert said["badnets, pivotal_tuning, 500 trusted"] == "agrees"
+    assert said["wanet, pivotal_tuning, 500 trusted"] == "differs"
+    assert said["badnets, weight_decay, 500 trusted"] == "not comparable at this preset", (
+        "columns that contradict Table II"
+    )
+    assert said["refool, pivotal_tuning, 500 trusted"] == "not measured"
+    assert claim(found.claims, "repairs every attack").because == "in 1 of 2: badnets m = 50"
+    assert claim(found.claims, "leaves least").because == "in 1 of 2: badnets m = 50"
+    sparing = claim(found.claims, "needs less data")
+    assert (sparing.standing, sparing.because) == ("does not hold", "in 0 of 1"), (
+        ".03 with 500 is more than .02 with 1,250"
+    )
+
+
+def test_table_2_has_a_line_for_every_m_and_compares_equal_m_alone(paper: Paper) -> None:
+    high, low = [0.8, 0.9, 0.7], [0.1, 0.2, 0.3]
+    rows = [population(badnets(50), high, low, 0.99), population(badnets(20), [0.1, 0.3, 0.25], low, 0.6)]
+    found = table2(rows, paper, comparable=True)
+    table = found.sections[0].table
+    assert table is not None
+    assert [line[:2] for line in table.rows] == [["no backdoor", ""], ["badnets", "20"], ["badnets", "50"]]
+    said = {one.what: (one.measured and one.measured.value, one.verdict) for one in found.compared}
+    assert said["badnets, m = 50: ROC AUC"] == (1.0, "agrees"), "three models a side know little"
+    assert said["badnets, m = 50: attack success"] == (pytest.approx(0.99), "agrees")
+    assert said["refool, m = 500: ROC AUC"] == (None, "not measured")
+    (least,) = found.claims
+    expected = roc_auc_score([1] * 3 + [0] * 3, [0.1, 0.3, 0.25, *low])
+    assert expected < 0.65
+    assert least.because == "in 1 of 2: badnets m = 50"
+    other = table2([population(badnets(20), high, low, 0.99)], paper, comparable=True)
+    said = {one.what: (one.measured and one.measured.value, one.verdict) for one in other.compared}
+    assert said["badnets, m = 50 (ours 20): ROC AUC"] == (1.0, "not comparable at this preset")
+
+
+def test_figure_5_judges_rises_with_m_and_the_detectors_against_each_other(paper: Paper) -> None:
+    clean = list(np.linspace(0.0, 1.0, 20))
+    apart, mixed = list(np.linspace(2.0, 3.0, 20)), list(np.linspace(0.02, 0.99, 20))
+    rows = [
+        population(badnets(m), apart if m == 200 else mixed, clean, success)
+        for m, success in ((20, 0.1), (100, 0.95), (200, 0.99))
+    ]
+    rows += [population(badnets(m), mixed, clean, 0.5, "neural_cleanse") for m in (20, 100, 200)]
+    found = figure5(rows, paper, comparable=False)
+    assert claim(found.claims, "attack success rises").because.startswith("strongest less weakest: +0.89")
+    standing = {one.text: one.standing for one in found.claims}
+    assert standing["badnets: attack success rises with m"] == "holds"
+    assert standing["badnets: detectability rises with m (calibrated_inversion)"] == "holds"
+    assert standing["badnets: detectability rises with m (neural_cleanse)"] == "undecided"
+    assert standing["badnets: success saturates before detectability does"] == "holds"
+    assert "m = 200 less m = 100" in claim(found.claims, "saturates").because
+    assert standing["badnets: calibrated_inversion detects better than neural_cleanse at every m"] == "undecided"
+    assert {one.verdict for one in found.compared} == {"not measured", "not comparable at this preset"}
+    (picture,) = found.sections[0].figures
+    (axes,) = picture.figure.axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["20", "100", "200"]
+    drawn = [list(container[0].get_ydata()) for container in axes.containers]
+    assert drawn[0] == pytest.approx([0.1, 0.95, 0.99])
+    assert drawn[1][-1] == 1.0
+
+
+def test_areas_are_those_of_scikit_learn_and_differences_are_theirs() -> None:
+    generator = np.random.default_rng(0)
+    one, other, clean = generator.normal(1, 1, 15), generator.normal(0.5, 1, 15), generator.normal(0, 1, 15)
+    first, second = detected(
+        [
+            population(badnets(m), list(map(float, scores)), list(map(float, clean)), 0.9)
+            for m, scores in ((9, one), (8, other))
+        ]
+    )
+    assert (first.dose, second.dose) == (8, 9), "weakest first"
+    labels = [1] * 15 + [0] * 15
+    areas = [roc_auc_score(labels, [*scores, *clean]) for scores in (other, one)]
+    assert [each.area.value for each in (first, second)] == pytest.approx(areas)
+    assert second.above(first).value == pytest.approx(areas[1] - areas[0])
+
+
+def test_figures_6_and_7_say_what_is_left_over_m_and_who_is_ahead(paper: Paper) -> None:
+    rows = [repair(badnets(m), left, seed=seed) for m, left in ((20, 0.1), (200, 0.6)) for seed in (0, 1)]
+    rows += [repair(badnets(20), 0.1, seed=0)]  # the same game in another sweep is no third seed
+    code = {"kind": "parameter_controlled@2", "fraction": 0.1}
+    rows += [repair(code, 0.9)]
+    (weak, strong, _) = repaired(rows)
+    assert [len(one.read) for one in (weak, strong)] == [2, 2]
+    assert (strong.left_more(weak).value, strong.left_more(weak).n) == (pytest.approx(0.5), 2)
+    sixth = figure6(rows, paper, comparable=False)
+    assert claim(sixth.claims, "robustness rises with m").standing == "holds"
+    (picture,) = sixth.sections[0].figures
+    assert [text.get_text() for text in picture.figure.legends[0].get_texts()] == ["m = 20", "m = 200"]
+    seen = [population(badnets(20), [0.3], [0.2], 0.9), population(badnets(200), [0.9], [0.2], 0.9)]
+    seventh = figure7([*rows, *seen, population(code, [0.1], [0.2], 0.9)], paper, comparable=False)
+    assert claim(seventh.claims, "beat data poisoning").standing == "holds"
+    assert len(seventh.sections) == 1
+    without = figure7([*rows, *seen], paper, comparable=False)
+    assert claim(without.claims, "beat data poisoning").standing == "not measured"
+
+
+def test_figure_9_draws_both_detectors_for_each_attack(paper: Paper) -> None:
+    rows = [
+        population(badnets(20), [0.5, 0.6], [0.1, 0.2], 0.9, kind)
+        for kind in ("calibrated_inversion", "neural_cleanse")
+    ]
+    (picture,) = figure9(rows, paper, comparable=False).sections[0].figures
+    titles = [axes.get_title(loc="left") for axes in picture.figure.axes]
+    assert titles == ["calibrated inversion", "neural cleanse"]
+    assert "2 poisoned models" in picture.caption
+
+
+def test_a_row_of_another_version_is_named(paper: Paper) -> None:
+    row = population(badnets(20), [0.5], [0.1], 0.9)
+    del row["result"]["poisoned"][0]["clean_accuracy"]
+    with pytest.raises(StoreError, match="play the game again"):
+        table2([row], paper, comparable=False)
