@@ -13,6 +13,7 @@ from bezoar.defenses.detectors.neural_cleanse import NeuralCleanse
 from bezoar.errors import SettingError
 from bezoar.games.detectability import Detectability
 from bezoar.games.referee import Referee
+from bezoar.measure.estimates import auc
 from bezoar.games.robustness import Robustness
 from bezoar.records import Dataset, Trusted
 from bezoar.roles import Attack
@@ -41,6 +42,14 @@ def test_the_auc_agrees_with_scikit_learn_and_keeps_an_interval(seen: dict[str, 
     labels = [1] * len(seen["poisoned"]) + [0] * len(seen["clean"])
     assert seen["auc"]["value"] == pytest.approx(roc_auc_score(labels, scores))
     assert seen["auc"]["low"] < 0.5
+
+
+def test_the_interval_of_the_auc_does_not_take_twins_for_independent(seen: dict[str, Any]) -> None:
+    scores, seeds = (
+        [[one[name] for one in seen[side]] for side in ("poisoned", "clean")] for name in ("score", "seed")
+    )
+    assert seen["auc"] == auc(scores[0], scores[1], (seeds[0], seeds[1])).as_json()
+    assert seen["auc"]["low"] < auc(scores[0], scores[1]).low
 
 
 def test_the_planted_class_s_trigger_is_the_backdoor_s_and_not_one_of_the_images_nature(seen: dict[str, Any]) -> None:

@@ -27,9 +27,10 @@ class Detectability(Game):
 
     Model i of either population has the seed `seed` + i for everything: poison, initialisation,
     order, trusted images, detector. A poisoned model and the clean one of the same number are
-    twins. Every score and every clean accuracy is kept, and with every poisoned model how well its
-    trigger works and how faithful the reconstructed one is. `clean` says how many clean models there
-    are; unless it is given, as many as poisoned ones.
+    twins, and the interval of the ROC AUC does not take them for independent. Every score and every
+    clean accuracy is kept, and with every poisoned model how well its trigger works and how faithful
+    the reconstructed one is. `clean` says how many clean models there are; unless it is given, as
+    many as poisoned ones.
     """
 
     added: ClassVar[frozenset[str]] = frozenset({"clean"})
@@ -64,11 +65,15 @@ class Detectability(Game):
             inspection = referee.inspect(twin, self.detector, deal.trusted, seed).value
             known = clean_accuracy(twin.value, deal.data.value.test)
             clean.append({"clean_accuracy": known.as_json(), **_seen(inspection, seed)})
+
+        def both(name: str) -> tuple[list[Any], list[Any]]:
+            return [one[name] for one in poisoned], [one[name] for one in clean]
+
         named = torch.tensor([one["suspected_class"] == one["target"] for one in poisoned])
         # clean models beyond the twins belong to no pair
         higher = torch.tensor([p["score"] > c["score"] for p, c in zip(poisoned, clean, strict=False)])
         return {
-            "auc": auc([one["score"] for one in poisoned], [one["score"] for one in clean]).as_json(),
+            "auc": auc(*both("score"), both("seed")).as_json(),
             "right_class": proportion(named, unit="models").as_json(),
             "above_twin": proportion(higher, unit="models").as_json(),
             "poisoned": poisoned,
