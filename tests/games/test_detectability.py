@@ -13,8 +13,8 @@ from bezoar.defenses.detectors.neural_cleanse import NeuralCleanse
 from bezoar.errors import SettingError
 from bezoar.games.detectability import Detectability
 from bezoar.games.referee import Referee
-from bezoar.measure.estimates import auc
 from bezoar.games.robustness import Robustness
+from bezoar.measure.estimates import auc
 from bezoar.records import Dataset, Trusted
 from bezoar.roles import Attack
 from bezoar.seed import Seed
