@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,8 +118,12 @@ def unused(found: Iterable[Entry], days: float, stage: str | None = None) -> lis
 
 def used_since(store: Store, when: float) -> list[Entry]:
     """Entries that were made or read since a moment in seconds since 1970, by whatever process."""
-    recent = [folder for folder in store.folders() if folder.stat().st_mtime >= when]
-    return [_entry(folder) for folder in recent]
+    found: list[Entry] = []
+    for folder in store.folders():
+        with suppress(OSError, DamagedEntryError):  # another process may be setting it aside
+            if folder.stat().st_mtime >= when:
+                found.append(_entry(folder))
+    return found
 
 
 def bytes_of_a_model(store: Store, recipe: Mapping[str, Any]) -> float | None:

@@ -98,7 +98,7 @@ def _offered(source: str | Path) -> list[str]:
     """The presets of a file, and those of the file it extends unless it has chosen one of them for good."""
     content = _content(source)
     parent = None if "preset" in content else _parent(source, content)
-    return [*(content.get("presets") or {}), *(_offered(parent) if parent else [])]
+    return list(dict.fromkeys([*(content.get("presets") or {}), *(_offered(parent) if parent else [])]))
 
 
 def _content(source: str | Path) -> Settings:

@@ -1,7 +1,7 @@
 """Many games: one result row each, resumable, with the repairers tuned first where a settings file asks for it.
 
 An engine plays them: one after another (`Serial`), or several at once on one machine or a cluster (`bezoar.workers`).
-Whatever plays them, the rows are the same; several sweeps may write into one file of results and share its games.
+Whatever plays them, the rows are the same; several sweeps may write into one file of results, and none loses a row.
 """
 
 from __future__ import annotations
@@ -78,15 +78,19 @@ class Results:
             return {row["address"]: row for row in rows}
         except (ValueError, KeyError, TypeError):
             raise StoreError(f"{self.path}: this is no file of result rows; move it away or name another one") from None
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be read ({error.strerror})") from None
 
     def add(self, row: Row) -> None:
-        """Keep a row and write the file as a whole.
+        """Keep a row and write the file as a whole; a failure does not take the place of another process's result.
 
         Raises:
             StoreError: the file cannot be written; the old one is left as it was.
         """
         with self._alone():
-            self.rows = {**self._read(), row["address"]: row}
+            self.refresh()
+            if "result" in row or not self.has(row["address"]):
+                self.rows[row["address"]] = row
             write_whole(self.path, "".join(json.dumps(each, sort_keys=True) + "\n" for each in self.rows.values()))
 
     def refresh(self) -> None:
@@ -143,7 +147,8 @@ class Queue:
 
     def __init__(self, games: Sequence[Game], referee: Referee, results: Results) -> None:
         self.results = results
-        self.left = {game.address(referee): game for game in games}
+        self.addresses = [game.address(referee) for game in games]
+        self.left = dict(zip(self.addresses, games, strict=True))
         self._forget_played()
 
     def take(self, busy: Collection[Game] = ()) -> Game | None:
@@ -179,8 +184,8 @@ class Serial:
         while (game := queue.take()) is not None:
             watcher.started(game)
             row = attempt(game, referee)
-            watcher.finished(game, row)
             yield row
+            watcher.finished(game, row)
 
 
 def play(game: Game, referee: Referee) -> Row:
@@ -238,7 +243,7 @@ def sweep(
     queue = Queue(games, referee, results)
     for row in (engine or Serial()).play(queue, referee, watcher or Unwatched()):
         results.add(row)
-    return [results.rows[game.address(referee)] for game in games]
+    return [results.rows[address] for address in queue.addresses]
 
 
 def expected_seconds(games: Sequence[Game], rows: Iterable[dict[str, Any]]) -> float | None:

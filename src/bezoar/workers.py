@@ -76,7 +76,8 @@ class Crew:
             running: dict[Any, Game] = {}
             player = ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_retries=RETRIES)(_attempt)
             room = _room(self, ray)
-            site = _Site(referee.store.root.parent, referee.lab.device.type, referee.folders, self.threads)
+            folders = tuple(folder.resolve() for folder in referee.folders)
+            site = _Site(referee.store.root.parent.resolve(), referee.lab.device.type, folders, self.threads)
             while True:
                 while len(running) < room and (game := queue.take(running.values())) is not None:
                     running[player.remote(game, site)] = game
@@ -87,8 +88,8 @@ class Crew:
                 for reference in done:
                     over = running.pop(reference)
                     row = _fetch(ray, reference, over, referee)
-                    watcher.finished(over, row)
                     yield row
+                    watcher.finished(over, row)
 
 
 @dataclass(frozen=True)
@@ -117,26 +118,31 @@ def _fetch(ray: Any, reference: Any, game: Game, referee: Referee) -> Row:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, StoreError):
             raise error.cause from None
-        why = str(error.cause).strip().splitlines()
-        return failed(game, referee, f"a worker cannot play it: {why[0]}; are all its methods installed there?")
+        why = [*str(error.cause).strip().splitlines(), type(error.cause).__name__][0]
+        return failed(game, referee, f"a worker cannot play it: {why}; are all its methods installed there?")
+    except ray.exceptions.OutOfMemoryError:
+        return failed(game, referee, "memory ran out, and Ray ended its worker; play fewer games at once")
     except ray.exceptions.RayError as error:
-        said = f"its worker died {RETRIES + 1} times, as it would where memory runs out ({type(error).__name__})"
-        return failed(game, referee, said)
+        return failed(game, referee, f"its worker died, and so did those that tried again ({type(error).__name__})")
     for text in played.warnings:
         warnings.warn(text, StoreWarning, stacklevel=2)
+    if played.row["address"] != game.address(referee):
+        return failed(game, referee, "a worker found other files of its data set than there are here")
     return played.row
 
 
 def _room(crew: Crew, ray: Any) -> int:
-    """How many games to have at work at once."""
-    there: dict[str, float] = ray.cluster_resources()
-    fits = int(there.get("CPU", 0) // crew.threads)
-    if crew.gpus:
-        fits = min(fits, int(there.get("GPU", 0) / crew.gpus + 1e-9))
+    """How many games to have at work at once: what all machines have room for, each for itself."""
+    machines: list[dict[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fits = 0
+    for there in machines:
+        cards = int(there.get("GPU", 0) / crew.gpus + 1e-9) if crew.gpus else None
+        cores = int(there.get("CPU", 0) // crew.threads)
+        fits += cores if cards is None else min(cores, cards)
     if fits < 1:
+        said = ", ".join(f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}" for there in machines)
         raise SettingError(
-            f"workers: one takes {crew.threads} cores and {crew.gpus:g} graphics cards, and there are "
-            f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}"
+            f"workers: one takes {crew.threads} cores and {crew.gpus:g} graphics cards, and no machine has them: {said}"
         )
     return min(fits, crew.workers or fits)
 

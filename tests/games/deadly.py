@@ -26,13 +26,13 @@ class Broken(Robustness):
 
 
 class DeadlyOnce(Robustness):
-    """Its first player dies after the training; the next one finds the mark and plays on."""
+    """Its first player dies when all stages are made; the next one finds the mark, and reads them."""
 
     mark: str
 
     def play(self, referee: Referee) -> dict[str, Any]:
-        mark = Path(self.mark)
+        result, mark = super().play(referee), Path(self.mark)
         if not mark.exists():
             mark.touch()
             os._exit(1)
-        return super().play(referee)
+        return result

@@ -35,6 +35,9 @@ def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "victims.yaml").write_text(yaml.safe_dump({"presets": {"cpu": settings}}))
     detection = {"extends": "victims.yaml", "game": "detectability", "models": 2, "presets": presets}
     (folder / "detection.yaml").write_text(yaml.safe_dump(detection))
+    curves = {"grid": {"attack": grid["attack"]}, "repairer": {"kind": "weight_decay", "steps": 2}}
+    repairs = {"extends": "victims.yaml", "game": "robustness", "presets": {"cpu": curves}}
+    (folder / "curves.yaml").write_text(yaml.safe_dump(repairs))
     return folder
 
 
@@ -45,6 +48,10 @@ def test_a_figure_is_played_drawn_and_judged_and_the_same_command_plays_nothing_
     planned = bezoar(*words, "--dry-run")
     assert "4 games, 4 of them to play" in planned.stdout
     assert "They need 6 models" in planned.stdout
+    document = json.loads(bezoar("reproduce", "fig7", *words[2:], "--dry-run", "--json").stdout)
+    assert (len(document["games"]), document["to_play"], document["models"]) == (6, 6, 6), (
+        "both sweeps share the models"
+    )
     drawn = bezoar(*words, "--draw-only")
     assert "4 of 4 games of detection have not been played." in drawn.stdout
     first = bezoar(*words, "--json")

@@ -16,6 +16,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from bezoar.component import Component, members
 from bezoar.errors import SettingError
@@ -74,7 +75,7 @@ class Bars:
 
 def say(text: str) -> None:
     """One line to the person at the terminal, on stderr, so that stdout stays clean."""
-    stderr.print(text, highlight=False, soft_wrap=not stderr.is_terminal)
+    stderr.print(text, highlight=False, markup=False, soft_wrap=not stderr.is_terminal)
 
 
 def print_json(document: Any) -> None:
@@ -95,7 +96,7 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table that folds its cells in a narrow terminal."""
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # a cell may hold brackets, which are markup to rich
     stdout.print(table)
 
 

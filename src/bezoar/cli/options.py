@@ -56,11 +56,13 @@ Workers = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="Threads of each game, on which floats depend; by default the cores, shared by workers."),
+    typer.Option(
+        min=1, help="Threads of each game, on which floats depend: the cores shared by workers, one on a cluster."
+    ),
 ]
 RayAddress = Annotated[
     str | None, typer.Option(help="A Ray cluster, e.g. auto or 10.0.0.1:6379; BEZOAR_HOME must be a shared folder.")
 ]
 GpuShare = Annotated[
-    float | None, typer.Option(min=0, help="Part of a graphics card for each game, so that several fit on one.")
+    float | None, typer.Option(min=0, max=1, help="Part of a graphics card for each game, so that several fit on one.")
 ]

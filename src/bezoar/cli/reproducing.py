@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bezoar.cli.console import Bars, make_referee, print_json, print_table, stdout
-from bezoar.cli.sweeping import print_plan, watched
+from bezoar.cli.sweeping import plan_of, print_plan, watched
+from bezoar.component import canonical
+from bezoar.games.game import Game
 from bezoar.report.groups import Row
 from bezoar.reproduce.experiments import find, folder_of_experiments, games_of, outcome, reproduction_page
 from bezoar.reproduce.outcome import Outcome
@@ -32,20 +34,25 @@ def reproduce(
     bars = Bars()
     referee = make_referee(device, data, bars)
     where = results or Path("results") / folder.name / preset
-    rows: list[Row] = []
-    for sweep in experiment.sweeps:
-        games, kept = games_of(sweep, preset, folder), Results(where / f"{sweep}.jsonl")
-        if dry_run:
-            print_plan(games, referee, kept, tuned=False, as_json=as_json)
-        elif draw_only:
-            left = len(Queue(games, referee, kept).left)
-            if left and not as_json:
-                stdout.print(f"{left} of {len(games)} games of {sweep} have not been played.", highlight=False)
-            rows += [kept.rows[address] for game in games if kept.has(address := game.address(referee))]
-        else:
-            rows += watched(games, referee, kept, engine, bars)
+    sweeps = {
+        sweep: (games_of(sweep, preset, folder), Results(where / f"{sweep}.jsonl")) for sweep in experiment.sweeps
+    }
     if dry_run:
+        games = [game for few, _ in sweeps.values() for game in few]
+        missing = [game for few, kept in sweeps.values() for game in Queue(few, referee, kept).left.values()]
+        known = [row for _, kept in sweeps.values() for row in kept.rows.values()]
+        print_plan(plan_of(games, missing, referee, known, where), as_json=as_json)
         return
+    rows: list[Row] = []
+    for sweep, (games, kept) in sweeps.items():
+        if not draw_only:
+            rows += watched(games, referee, kept, engine, bars)
+            continue
+        played = _played(games, kept)
+        rows += played
+        if len(played) < len(games) and not as_json:
+            left = len(games) - len(played)
+            stdout.print(f"{left} of {len(games)} games of {sweep} have not been played.", highlight=False)
     played = [row for row in rows if "result" in row]
     found = outcome(name, played, preset, folder)
     if out is not None:
@@ -55,6 +62,12 @@ def reproduce(
         print_json({"name": name, "preset": preset, "rows": len(played), "failed": failed, **found.as_json()})
         return
     _print(f"{experiment.title}, preset {preset}, {len(played)} games", found, [row for row in rows if "error" in row])
+
+
+def _played(games: Sequence[Game], kept: Results) -> list[Row]:
+    """The rows of games, found by their settings, so that whoever has no data can draw what others have measured."""
+    found = {canonical(row["game"]): row for row in kept.rows.values() if "result" in row}
+    return [found[key] for game in games if (key := canonical(game.identity())) in found]
 
 
 def _print(title: str, found: Outcome, failed: Sequence[Row]) -> None:

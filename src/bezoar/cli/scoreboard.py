@@ -61,9 +61,9 @@ class Scoreboard:
             title_justify="left",
             expand=True,
         )
-        for name, result in self._latest:
+        for name, result in list(self._latest):  # the terminal is drawn by another thread
             table.add_row(Text(name, overflow="fold"), Text(result, overflow="fold"))
-        for game, since in self._running:
+        for game, since in list(self._running):
             waited = in_time(time.monotonic() - since)
             table.add_row(Text(title(game.identity()), style="bold"), Text(f"playing, {waited}", style="dim"))
         return table

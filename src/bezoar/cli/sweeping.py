@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 
 from bezoar.cli.console import Bars, find_device, in_bytes, in_time, make_referee, print_json, print_table, stdout
 from bezoar.cli.scoreboard import Scoreboard, headline, title
+from bezoar.component import canonical
+from bezoar.errors import SettingError
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
 from bezoar.inventory import bytes_of_a_model, used_since
@@ -29,6 +31,8 @@ def make_engine(
         if threads is not None:
             torch.set_num_threads(threads)
         return Serial()
+    if ":" in device:
+        raise SettingError(f"--device: Ray chooses the card of each worker; say {device.partition(':')[0]!r}")
     if threads is None:
         threads = 1 if address is not None else max(1, (os.cpu_count() or 1) // (workers or 1))
     if gpu_share is None:
@@ -60,7 +64,9 @@ def sweep(
         games = resolve(games, described.tuned, referee)
     kept = Results(results or Path(f"{source if source in PACKAGED else Path(source).with_suffix('')}.jsonl"))
     if dry_run:
-        print_plan(games, referee, kept, tuned=described.tuned, as_json=as_json)
+        missing = list(Queue(games, referee, kept).left.values())
+        document = plan_of(games, missing, referee, kept.rows.values(), kept.path)
+        print_plan({**document, "tuned": described.tuned}, as_json=as_json)
         return
     started = time.time()
     rows = watched(games, referee, kept, engine, bars)
@@ -84,44 +90,50 @@ def watched(games: Sequence[Game], referee: Referee, kept: Results, engine: Engi
         return play_all(games, referee, kept, engine=engine, watcher=board)
 
 
-def print_plan(games: Sequence[Game], referee: Referee, kept: Results, *, tuned: bool, as_json: bool) -> None:
-    """What a sweep would do: games, models after sharing, and by what exists how long and how much room it takes."""
-    missing = list(Queue(games, referee, kept).left.values())
-    models = set[str]().union(*(game.trainings() for game in missing))
-    seconds, size = expected_seconds(missing, kept.rows.values()), _expected_bytes(missing, referee)
+def plan_of(
+    games: Sequence[Game], missing: Sequence[Game], referee: Referee, rows: Iterable[Row], where: Path
+) -> dict[str, Any]:
+    """What playing the missing of some games would take, as far as rows and models that exist can tell."""
+    return {
+        "games": [game.describe() for game in games],
+        "to_play": len(missing),
+        "models": len(set[str]().union(*(game.trainings() for game in missing))),
+        "models_unless_shared": sum(len(game.trainings()) for game in missing),
+        "expected_seconds": expected_seconds(missing, rows),
+        "expected_bytes": _expected_bytes(missing, referee),
+        "results": str(where),
+    }
+
+
+def print_plan(planned: Mapping[str, Any], *, as_json: bool) -> None:
+    """A plan for a person, or as one document."""
     if as_json:
-        document: dict[str, Any] = {
-            "games": [game.describe() for game in games],
-            "to_play": len(missing),
-            "models": len(models),
-            "expected_seconds": seconds,
-            "expected_bytes": size,
-            "tuned": tuned,
-            "results": str(kept.path),
-        }
-        print_json(document)
+        print_json(planned)
         return
-    stdout.print(f"{len(games)} games, {len(missing)} of them to play; rows go to {kept.path}", highlight=False)
-    if missing:
-        apart = sum(len(game.trainings()) for game in missing)
+    to_play, size, seconds = (planned[name] for name in ("to_play", "expected_bytes", "expected_seconds"))
+    stdout.print(
+        f"{len(planned['games'])} games, {to_play} of them to play; rows go to {planned['results']}", highlight=False
+    )
+    if to_play:
         room = "" if size is None else f", about {in_bytes(round(size))}"
+        apart = f"{planned['models_unless_shared']:,} if none were shared"
         stdout.print(
-            f"They need {len(models):,} models{room} ({apart:,} if none were shared), less those in the store.",
-            highlight=False,
+            f"They need {planned['models']:,} models{room} ({apart}), less those in the store.", highlight=False
         )
-    if missing and seconds is not None:
+    if to_play and seconds is not None:
         stdout.print(f"By the rows that exist, about {in_time(seconds)} on a machine like theirs.", highlight=False)
-    if tuned:
+    if planned.get("tuned"):
         stdout.print("Their repairers are tuned first, which may turn games to play into rows that exist.")
 
 
 def _expected_bytes(games: Sequence[Game], referee: Referee) -> float | None:
     """How much the models of games will take, by models in the store; None where one of an architecture is missing."""
-    total, seen = 0.0, set[str]()
+    models: dict[str, set[str]] = {}
+    architectures: dict[str, dict[str, Any]] = {}
     for game in games:
-        one = bytes_of_a_model(referee.store, game.architecture.identity())
-        if one is None:
-            return None
-        total += one * len(game.trainings() - seen)
-        seen |= game.trainings()
-    return total
+        key = canonical(game.architecture.identity())
+        architectures[key] = game.architecture.identity()
+        models.setdefault(key, set()).update(game.trainings())
+    sizes = {key: bytes_of_a_model(referee.store, recipe) for key, recipe in architectures.items()}
+    known = [len(models[key]) * size for key, size in sizes.items() if size is not None]
+    return sum(known) if len(known) == len(sizes) else None

@@ -57,4 +57,4 @@ class Game(Component):
 
     def address(self, referee: Referee) -> str:
         """What keys this game's row among results."""
-        return digest({"game": self.identity(), "files": self.data.fingerprint(referee.folders)})
+        return digest({"game": self.identity(), "files": referee.fingerprint(self.data)})

@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import torch
 
-from bezoar.component import Component, digest
+from bezoar.component import Component, canonical, digest
 from bezoar.errors import SettingError
 from bezoar.games.packing import (
     Memory,
@@ -101,14 +101,22 @@ class Referee:
     store: Store
     lab: Lab = field(default_factory=Lab)
     folders: tuple[Path, ...] = ()
+    _fingerprints: dict[str, str] = field(default_factory=dict[str, str], repr=False, compare=False)
 
     def publishing(self, recipe: Recipe) -> Referee:
         """The same referee with the victim's recipe made public to all players, as `Lab.train`."""
         return replace(self, lab=replace(self.lab, architecture=recipe.architecture, trainer=recipe.trainer))
 
+    def fingerprint(self, source: DataSource) -> str:
+        """What tells the files of a data set from others of its name; they are looked at once."""
+        key = canonical(source.identity())
+        if key not in self._fingerprints:
+            self._fingerprints[key] = source.fingerprint(self.folders)
+        return self._fingerprints[key]
+
     def splits(self, source: DataSource) -> Made[Splits]:
         """Both halves of a data set; one that is computed rather than read is kept in the store."""
-        stage = Stage("data", {"source": source.identity(), "files": source.fingerprint(self.folders)})
+        stage = Stage("data", {"source": source.identity(), "files": self.fingerprint(source)})
         if not source.generated:
             return Made(source.load(self.folders), stage.address)
         artefact = self.store.make(stage, lambda: pack_splits(source.load(self.folders)))

@@ -138,7 +138,7 @@ def unreadable(row: Row, error: Exception) -> StoreError:
     """What to say of a row that lacks something."""
     return StoreError(
         f"row {row.get('address', '?')}: {type(error).__name__} {error}; it is no result of this version of bezoar, "
-        "so play the game again"
+        "so remove the row and play the game again"
     )
 
 

@@ -28,6 +28,13 @@ SATURATED = 0.9
 """An attack's success has saturated where it is within a tenth of its highest."""
 
 
+FEWEST_SEEDS = 3
+"""With fewer, a difference between seeds decides nothing."""
+
+STEEP = 0.15
+"""How far off a printed success may be by chance where it rises steeply with m, as all of Figure 5's do."""
+
+
 def figure5(rows: Sequence[Row], paper: Paper, comparable: bool) -> Outcome:
     """Figure 5: attack success and both detectors' ROC AUC over m, for each attack with several m."""
     found = detected(rows)
@@ -37,9 +44,9 @@ def figure5(rows: Sequence[Row], paper: Paper, comparable: bool) -> Outcome:
     compared: list[Compared] = []
     for anchor in paper.figure5:
         one = _one(found, anchor.attack, anchor.m, CALIBRATED)
-        name, tolerance = f"{anchor.attack}, m = {anchor.m}", paper.success_tolerance["badnets"]
+        name = f"{anchor.attack}, m = {anchor.m}"
         success, area = (None, None) if one is None else (share(one.success), one.area)
-        compared.append(Compared(f"{name}: attack success", anchor.success, success, tolerance, comparable))
+        compared.append(Compared(f"{name}: attack success", anchor.success, success, STEEP, comparable))
         compared.append(Compared(f"{name}: ROC AUC", anchor.area, area, paper.area_tolerance, comparable))
     return Outcome([Section("Figure 5", figures=pictures)], compared, claims)
 
@@ -106,7 +113,8 @@ def _over_m(found: Sequence[Detected], attack: str) -> list[Claim]:
         first = next(one for one in few if share(one.success).value >= SATURATED * highest)
         text = f"{attack}: success saturates before detectability does"
         after = [(f"ROC AUC at m = {few[-1].dose:g} less m = {first.dose:g}", few[-1].above(first))]
-        claims.append(judged(text, after if first is not few[-1] else []))
+        late = Claim(text, "undecided", "success reaches nine tenths of its highest only at the largest m")
+        claims.append(late if first is few[-1] else judged(text, after))
     pairs = [(one, _one(found, attack, one.dose, CLEANSE)) for one in few]
     ahead = [(f"m = {one.dose:g}", one.above(other)) for one, other in pairs if other is not None]
     claims.append(judged(f"{attack}: {CALIBRATED} detects better than {CLEANSE} at every m", ahead))
@@ -138,7 +146,10 @@ def _harder(found: Sequence[Repaired], attack: str) -> Claim:
     few = [one for one in found if one.attack == attack]
     text = f"{attack}: robustness rises with m (more is left after Pivotal Tuning)"
     more = few[-1].left_more(few[0])
-    return judged(text, [(f"m = {few[-1].dose:g} less m = {few[0].dose:g}, over {more.n} seeds", more)])
+    what = f"m = {few[-1].dose:g} less m = {few[0].dose:g}, over {more.n} seeds"
+    if more.n < FEWEST_SEEDS:  # Student's interval over two may be a point
+        return Claim(text, "undecided", f"{what}: {more.value:+.2f}")
+    return judged(text, [(what, more)])
 
 
 def _paths(found: Sequence[Repaired]) -> Figure:

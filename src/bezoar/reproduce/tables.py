@@ -16,6 +16,12 @@ from bezoar.reproduce.verdicts import Claim, Compared, counted
 REPAIRED = 0.05
 """A model is repaired if so much of the attack is left at most."""
 
+DETECTED = 0.65
+"""The lowest ROC AUC that the paper claims for CIFAR-10."""
+
+WORKS = 0.2
+"""An attack with less success than this has nothing to detect or to repair; the weakest of Table II has .29."""
+
 OURS = "pivotal_tuning"
 
 
@@ -29,8 +35,18 @@ def table2(rows: Sequence[Row], paper: Paper, comparable: bool) -> Outcome:
     lines += [[one.attack, f"{one.dose:g}", share(one.accuracy), share(one.success), one.area] for one in found]
     layout = Table(("attack", "m", "clean accuracy", "attack success", "ROC AUC"), lines)
     compared = [cell for line in paper.table2 for cell in _beside(line, found, paper, comparable)]
-    least = [(f"{one.attack} m = {one.dose:g}", one.area.value >= 0.65) for one in found if max(one.success) > 0.2]
-    claims = [counted("Every attack that works is detected with a ROC AUC of at least .65", least)]
+    of_table = {line.attack: line.m for line in paper.table2}
+    own = {
+        one.attack: one
+        for one in found
+        if one.attack in of_table and (not comparable or one.dose == of_table[one.attack])
+    }
+    least = [
+        (f"{one.attack} m = {one.dose:g}", one.area.value >= DETECTED)
+        for one in own.values()
+        if share(one.success).value > WORKS
+    ]
+    claims = [counted(f"Every attack of the table that works is detected with a ROC AUC of at least {DETECTED}", least)]
     text = "Means over the poisoned models; ROC AUC over these and the clean ones."
     return Outcome([Section("Table II", text, layout)], compared, claims)
 
@@ -102,16 +118,16 @@ def _claims(found: Sequence[Repaired], attacks: Sequence[tuple[str, float]]) -> 
     for attack, dose in attacks:
         name = f"{attack} m = {dose:g}"
         ours = _at(found, attack, dose, OURS, few)
-        if ours is None:
+        if ours is None or share([one.attack_success.value for one in ours.read]).value <= WORKS:
             continue
         done.append((name, ours.left.value <= REPAIRED))
         for count, cases in ((few, lowest), (more, sparing)):
             others = [_at(found, attack, dose, repairer, count) for repairer in REPAIRERS.values() if repairer != OURS]
             measured = [one.left.value for one in others if one is not None]
-            if measured:
+            if len(measured) == len(others):
                 cases.append((name, ours.left.value <= min(measured)))
     return [
         counted(f"Pivotal Tuning repairs every attack with {few} trusted images (at most {REPAIRED:.0%} left)", done),
-        counted(f"Pivotal Tuning leaves least of all repairs, with {few} trusted images", lowest),
+        counted(f"No repair leaves less than Pivotal Tuning, with {few} trusted images", lowest),
         counted(f"Pivotal Tuning needs less data: it leaves no more with {few} than any other with {more:,}", sparing),
     ]
