@@ -23,8 +23,9 @@ from bezoar.games.game import Game
 from bezoar.games.referee import Referee
 from bezoar.inventory import entries
 from bezoar.plans import plan, read_settings
+from bezoar.rows import Results
 from bezoar.store import Store
-from bezoar.sweep import Results, sweep
+from bezoar.sweep import sweep
 from bezoar.workers import Crew
 
 GAME: dict[str, Any] = {

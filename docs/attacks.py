@@ -12,7 +12,7 @@ from typing import Any
 from bezoar.report.canvas import save_figure
 from bezoar.report.doses import Dose, dose_curves, doses, share
 from bezoar.report.results import provenance_of
-from bezoar.sweep import Results
+from bezoar.rows import Results
 
 ROOT = Path(__file__).parents[1]
 TARGET = Path(__file__).with_name("attacks.md")

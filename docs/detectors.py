@@ -14,7 +14,7 @@ from bezoar.report.canvas import save_figure
 from bezoar.report.groups import Row
 from bezoar.report.populations import Population, areas, class_histograms, of_tiers, populations, subsets, tier
 from bezoar.report.results import provenance_of
-from bezoar.sweep import Results
+from bezoar.rows import Results
 
 ROOT = Path(__file__).parents[1]
 TARGET = Path(__file__).with_name("detectors.md")

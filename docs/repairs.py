@@ -12,7 +12,7 @@ from bezoar.report.canvas import save_figure
 from bezoar.report.figures import repair_curves
 from bezoar.report.groups import READINGS, Robust
 from bezoar.report.results import provenance_of
-from bezoar.sweep import Results
+from bezoar.rows import Results
 
 ROOT = Path(__file__).parents[1]
 TARGET = Path(__file__).with_name("repairs.md")

@@ -14,7 +14,7 @@ from bezoar.report.parts import as_text, markdown
 from bezoar.report.results import provenance_of
 from bezoar.reproduce.experiments import EXPERIMENTS, FOLDER, games_of, outcome
 from bezoar.reproduce.outcome import Outcome
-from bezoar.sweep import Results
+from bezoar.rows import Results
 
 ROOT = Path(__file__).parents[1]
 TARGET = Path(__file__).with_name("reproduction.md")

@@ -9,7 +9,7 @@ from bezoar.measure.estimates import mean, wilson
 from bezoar.records import Estimate
 from bezoar.report.doses import share
 from bezoar.report.results import provenance_of
-from bezoar.sweep import Results
+from bezoar.rows import Results
 
 ROOT = Path(__file__).parents[1]
 TARGET = Path(__file__).with_name("results.md")

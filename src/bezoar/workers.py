@@ -26,8 +26,9 @@ from bezoar.errors import SettingError, StoreError, StoreWarning
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
 from bezoar.lab import Lab
+from bezoar.rows import Row
 from bezoar.store import Store
-from bezoar.sweep import Queue, Row, Watcher, attempt, failed
+from bezoar.sweep import Queue, Watcher, attempt, failed
 
 RETRIES = 2
 """How often a game is played again whose worker has died."""

@@ -22,8 +22,9 @@ from bezoar.component import build
 from bezoar.errors import StoreError, StoreWarning
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
+from bezoar.rows import Results
 from bezoar.store import Store
-from bezoar.sweep import Results, sweep
+from bezoar.sweep import sweep
 
 
 def command(path: Path, rows: Path) -> list[str]:

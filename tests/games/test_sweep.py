@@ -17,8 +17,9 @@ from bezoar.games.game import Game
 from bezoar.games.referee import Referee
 from bezoar.inventory import entries
 from bezoar.plans import plan, read_game, read_settings
+from bezoar.rows import Results, commit_of
 from bezoar.store import Store
-from bezoar.sweep import Results, commit_of, expected_seconds, sweep
+from bezoar.sweep import expected_seconds, sweep
 
 
 def write(path: Path, content: Any) -> Path:

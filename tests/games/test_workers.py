@@ -25,8 +25,9 @@ from bezoar.component import build
 from bezoar.errors import SettingError, StoreWarning
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
+from bezoar.rows import Results, Row
 from bezoar.store import TENSORS, Store
-from bezoar.sweep import Queue, Results, Row, attempt, sweep
+from bezoar.sweep import Queue, attempt, sweep
 from bezoar.workers import Crew
 
 SMALL: dict[str, Any] = {

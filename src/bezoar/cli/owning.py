@@ -20,8 +20,8 @@ from bezoar.plans import read_settings
 from bezoar.records import Trusted
 from bezoar.report.views import audit_page, repair_page
 from bezoar.roles import Detector, Repairer
+from bezoar.rows import provenance
 from bezoar.seed import Seed
-from bezoar.sweep import provenance
 
 FAR_BELOW = 0.5
 """A model this rarely right on trusted images probably has its classes in another order."""

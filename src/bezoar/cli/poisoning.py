@@ -18,8 +18,8 @@ from bezoar.records import Dataset
 from bezoar.report.canvas import picture_kind, save_figure
 from bezoar.report.gallery import attack_figure, trigger_figure
 from bezoar.roles import Architecture, Attack, CodePoisoning, DataPoisoning, DataSource, Trainer, Trigger
+from bezoar.rows import provenance
 from bezoar.seed import Seed
-from bezoar.sweep import provenance
 
 
 def poison(

@@ -12,7 +12,8 @@ from bezoar.games.game import Game
 from bezoar.report.groups import Row
 from bezoar.reproduce.experiments import find, folder_of_experiments, games_of, outcome, reproduction_page
 from bezoar.reproduce.outcome import Outcome
-from bezoar.sweep import Engine, Queue, Results
+from bezoar.rows import Results
+from bezoar.sweep import Engine, Queue
 
 
 def reproduce(

@@ -22,7 +22,8 @@ from bezoar.records import Estimate
 from bezoar.report.canvas import save_figure
 from bezoar.report.results import results_page
 from bezoar.report.trials import trial_chart
-from bezoar.sweep import Results, play, resolve
+from bezoar.rows import Results
+from bezoar.sweep import play, resolve
 from bezoar.testing import check as hold_to_tests
 from bezoar.tuning import tuned
 

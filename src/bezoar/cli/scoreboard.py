@@ -13,7 +13,7 @@ from rich.text import Text
 from bezoar.cli.console import in_time, say, stderr
 from bezoar.games.game import Game
 from bezoar.records import Estimate
-from bezoar.sweep import Row
+from bezoar.rows import Row
 
 SHOWN = 6
 """How many finished games stay in view."""

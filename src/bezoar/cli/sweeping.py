@@ -18,7 +18,8 @@ from bezoar.games.game import Game
 from bezoar.games.referee import Referee
 from bezoar.inventory import bytes_of_a_model, used_since
 from bezoar.plans import PACKAGED, plan, read_settings
-from bezoar.sweep import Engine, Queue, Results, Row, Serial, expected_seconds, require_tunable, resolve
+from bezoar.rows import Results, Row
+from bezoar.sweep import Engine, Queue, Serial, expected_seconds, require_tunable, resolve
 from bezoar.sweep import sweep as play_all
 from bezoar.workers import Crew
 

@@ -1,0 +1,113 @@
+"""Result rows: what a game gave and what that depends on, kept in a file that several processes may write."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+import bezoar
+from bezoar.errors import StoreError
+from bezoar.store import write_whole
+
+Row = dict[str, Any]
+"""What a game gave: address, game, result or error, seconds, provenance."""
+
+
+class Results:
+    """Rows of a sweep, one per game and keyed by its address: a file of JSON lines, rewritten as a whole.
+
+    Several processes may add to one file; none loses what another has written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[str, Row] = self._read()
+
+    def _read(self) -> dict[str, Row]:
+        if not self.path.is_file():
+            return {}
+        try:
+            rows = [json.loads(line) for line in self.path.read_text().splitlines() if line.strip()]
+            return {row["address"]: row for row in rows}
+        except (ValueError, KeyError, TypeError):
+            raise StoreError(f"{self.path}: this is no file of result rows; move it away or name another one") from None
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be read ({error.strerror})") from None
+
+    def add(self, row: Row) -> None:
+        """Keep a row and write the file as a whole; a failure does not take the place of another process's result.
+
+        Raises:
+            StoreError: the file cannot be written; the old one is left as it was.
+        """
+        with self._alone():
+            self.refresh()
+            if "result" in row or not self.has(row["address"]):
+                self.rows[row["address"]] = row
+            write_whole(self.path, "".join(json.dumps(each, sort_keys=True) + "\n" for each in self.rows.values()))
+
+    def refresh(self) -> None:
+        """See what other processes have written meanwhile."""
+        self.rows |= self._read()
+
+    def has(self, address: str) -> bool:
+        """Whether a game has a result; one that failed has none, and is to be played again."""
+        return "result" in self.rows.get(address, {})
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """Keep other processes from writing the file."""
+        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), fallback_to_soft=False)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(poll_interval=0.05)
+        except (OSError, NotImplementedError):  # no locks, or a folder that cannot be written, as the writing will say
+            yield
+            return
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                Path(lock.lock_file).unlink()
+            lock.release()
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """What a number depends on besides its settings."""
+    return {
+        "bezoar": bezoar.__version__,
+        "commit": commit_of(Path(__file__).parent),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def commit_of(package: Path) -> str:
+    """The commit of the checkout that a package runs from, marked if the package is changed; empty outside one.
+
+    What lies beside the package does not count: a sweep that writes its rows into the checkout changes no code.
+    """
+    commit = _git(package, "describe", "--always", "--abbrev=12", "--exclude=*")
+    return f"{commit}-dirty" if commit and _git(package, "status", "--porcelain", "--", ".") else commit
+
+
+def _git(folder: Path, *words: str) -> str:
+    """What git prints, or an empty text where there is no git, no checkout or no answer."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=False, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()

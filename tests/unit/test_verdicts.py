@@ -1,0 +1,111 @@
+"""What is printed, what is played for it, and the verdict on a number or a claim."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bezoar.errors import SettingError
+from bezoar.games.game import Game
+from bezoar.records import Estimate
+from bezoar.reproduce.experiments import EXPERIMENTS, PRESETS, find, folder_of_experiments, games_of
+from bezoar.reproduce.numbers import REPAIRERS, TRUSTED, Paper, read_paper
+from bezoar.reproduce.verdicts import Compared, counted, judged
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "pick-your-poison"
+
+
+@pytest.fixture(scope="module")
+def paper() -> Paper:
+    return read_paper(FOLDER / "numbers.yaml")
+
+
+def estimate(value: float, half: float = 0.1) -> Estimate:
+    return Estimate(value, value - half, value + half, 10, "models")
+
+
+@pytest.mark.parametrize(
+    ("measured", "tolerance", "verdict"),
+    [(0.71, 0.0, "agrees"), (0.65, 0.0, "differs"), (0.65, 0.12, "agrees"), (0.60, 0.12, "differs")],
+)
+def test_a_number_agrees_within_the_joint_uncertainty(measured: float, tolerance: float, verdict: str) -> None:
+    """The printed one is .80, and our interval's half is .1: .1 and .12 together are .156."""
+    one = Compared("x", 0.80, estimate(measured), tolerance, comparable=True)
+    assert one.difference == pytest.approx(measured - 0.80)
+    assert one.uncertainty == pytest.approx(math.sqrt(0.01 + tolerance**2))
+    assert one.verdict == verdict
+    assert (
+        Compared("x", 0.80, estimate(measured), tolerance, comparable=False).verdict == "not comparable at this preset"
+    )
+    assert Compared("x", 0.80, None, tolerance, comparable=True).verdict == "not measured"
+
+
+def test_a_claim_holds_only_where_every_interval_says_so() -> None:
+    up, level, down = estimate(0.2), estimate(0.05), estimate(-0.2)
+    said = [judged("x", [("a", one) for one in ones]).standing for ones in ([up, up], [up, level], [up, down], [])]
+    assert said == ["holds", "undecided", "does not hold", "not measured"]
+    cases = ([("a", True), ("b", True)], [("a", True), ("b", False)], [("a", False)], [])
+    assert [counted("x", case).standing for case in cases] == ["holds", "undecided", "does not hold", "not measured"]
+    assert counted("x", cases[1]).because == "in 1 of 2: a"
+
+
+def test_the_printed_numbers_are_read_whole(paper: Paper) -> None:
+    """Against the page itself (Table II and III, section V), and by count."""
+    second = {line.attack: line for line in paper.table2}
+    assert (second["badnets"].m, second["badnets"].success, second["badnets"].area) == (50, 1.00, 0.76)
+    assert (second["wanet"].success, second["no_backdoor"].accuracy) == (0.29, 0.953)
+    assert len(second) == 7
+    assert [(one.attack, one.m, one.area) for one in paper.figure5] == [
+        ("badnets", 5, 0.56), ("badnets", 20, 0.80), ("clean_badnets", 750, 0.81),
+    ]  # fmt: skip
+    cells = {(cell.attack, cell.repairer, cell.trusted): cell.success for cell in paper.table3}
+    assert len(cells) == len(paper.table3) == 6 * 5 * 3
+    assert cells["adaptive_blend", "attention_distillation", 1250] == 0.24
+    assert cells["refool", "unlearning", 2500] == 0.33
+    assert {key[1] for key in cells} == set(REPAIRERS.values())
+    assert {key[2] for key in cells} == set(TRUSTED.values())
+
+
+def test_a_file_without_the_numbers_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="cannot be read"):
+        read_paper(tmp_path / "numbers.yaml")
+    (tmp_path / "numbers.yaml").write_text(yaml.safe_dump({"paper": {}}))
+    with pytest.raises(SettingError, match="these are not the paper's numbers"):
+        read_paper(tmp_path / "numbers.yaml")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_experiment_has_games_at_every_preset(name: str, preset: str) -> None:
+    games = [game for sweep in find(name).sweeps for game in games_of(sweep, preset, FOLDER)]
+    assert games
+    assert all(isinstance(game, Game) for game in games)
+    architectures = {game.architecture.kind for game in games}
+    assert architectures == ({"small_resnet"} if preset == "cpu" else {"resnet18"})
+    if preset == "paper":
+        assert {game.trainer.identity()["epochs"] for game in games} == {120}  # Table IV
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_experiments_share_the_models_of_equal_attacks(preset: str) -> None:
+    seen, repaired_ones = (games_of(sweep, preset, FOLDER) for sweep in ("detection", "curves"))
+    both = set[str]().union(*(game.trainings() for game in seen))
+    more = set[str]().union(*(game.trainings() for game in repaired_ones))
+    attacks = [
+        {game.attack.identity()["poisons"] for game in few if game.attack.kind == "badnets"}
+        for few in (seen, repaired_ones)
+    ]
+    assert len(attacks[0] & attacks[1]) >= 4, "so many points has the plane of Figure 7 along BadNets"
+    assert len(more & both) >= 3 * 5, "of every seed the clean model and those of the equal attacks"
+    if preset == "cpu":
+        assert more <= both
+
+
+def test_an_unknown_name_and_a_folder_without_experiments_are_one_message(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="did you mean 'table3'"):
+        find("tabel3")
+    with pytest.raises(SettingError, match=r"holds no numbers\.yaml"):
+        folder_of_experiments(tmp_path)
