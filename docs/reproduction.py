@@ -6,6 +6,7 @@ No measured number in its tables is typed by hand. Run by `make docs`.
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import mean
 
 from bezoar.report.canvas import save_figure
 from bezoar.report.groups import Row
@@ -59,6 +60,7 @@ def page() -> str:
     claims = [(name, claim) for name, one in found.items() for claim in one.claims]
     parts += ["## Every claim\n", "| in | the paper says | here | measured |", "|---|---|---|---|"]
     parts += [f"| {name} | {one.text} | **{one.standing}** | {one.because} |" for name, one in claims]
+    parts += ["", why(rows_of("fig5"))]
     for name, one in found.items():
         parts += ["", f"## {EXPERIMENTS[name].title}\n", f"`bezoar reproduce {name} --preset {PRESET}`. {one.summary}"]
         if left := missing(name):
@@ -75,6 +77,30 @@ def page() -> str:
     made = ", ".join(f"{name} {value}" for name, value in provenance_of(list(every.values())).items())
     parts += ["", f"{len(every)} games, measured with {made}."]
     return "\n".join(parts) + "\n"
+
+
+def why(rows: list[Row]) -> str:
+    """What calibrated inversion saw: how well its triggers work, on the suspect and on the repaired reference."""
+    calibrated = [
+        row for row in rows if str(row["game"].get("detector", {}).get("kind")).startswith("calibrated_inversion")
+    ]
+    models = [one for row in calibrated for one in row["result"]["poisoned"]]
+    attacked: dict[str, list[float]] = {"success": [], "success_after": []}
+    others: dict[str, list[float]] = {"success": [], "success_after": []}
+    for one in models:
+        for name in attacked:
+            for label, value in enumerate(one["evidence"][name]):
+                (attacked if label == one["target"] else others)[name].append(value)
+    if not models:
+        return ""
+    numbers = [mean(part[name]) for part in (attacked, others) for name in ("success", "success_after")]
+    return WHY.format(*(f"{value:.2f}" for value in numbers), len(models))
+
+
+WHY = """**Why calibrated inversion does badly at this size.** Its triggers are as large as the image and unconstrained, so they work for
+every class: over {4} poisoned models they fool the suspect in {0} of cases for the attacked class and in {2} for the others.
+The reference is to resist the planted one and not the others; here it gives in to {1} and {3}. Forty steps of Pivotal Tuning
+do not undo the backdoor (Figure 6), so there is little to calibrate by, and the mask of Neural Cleanse does better."""
 
 
 def figures(one: Outcome) -> list[Picture]:
