@@ -118,7 +118,7 @@ def test_a_full_disk_ends_a_sweep_with_a_message_and_with_room_it_finishes(
     Referee(Store(tmp_path)).splits(
         build(Game, {**WORLD, "kind": "robustness", "data": {**WORLD["data"], "train": 800}}).data
     )
-    with full_disk(100_000), pytest.raises(StoreError, match=r"cannot write the stage 'train'.*free some space"):
+    with full_disk(400_000), pytest.raises(StoreError, match=r"cannot write the stage 'train'.*free some space"):
         in_process(tmp_path)
     assert not (tmp_path / "rows.jsonl").exists()
     assert list((tmp_path / "store" / "scratch").iterdir()) == []

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from bezoar.component import members
 from bezoar.games.repairing import Point
 from bezoar.measure.estimates import mean
+from bezoar.records import Estimate
 from bezoar.report.canvas import INK, LINES, WIDTH, blank, dress, in_percent, legend
 from bezoar.report.doses import share
 from bezoar.report.groups import Row
@@ -108,7 +109,7 @@ def _over_m(found: Sequence[Detected], attack: str) -> list[Claim]:
     if len(few) > 1:
         pairs = zip(few[-1].success, few[0].success, strict=True)
         rise = mean([high - low for high, low in pairs])
-        claims.insert(0, judged(f"{attack}: attack success rises with m", [("strongest less weakest", rise)]))
+        claims.insert(0, _over_seeds(f"{attack}: attack success rises with m", "strongest less weakest", rise))
         highest = max(share(one.success).value for one in few)
         first = next(one for one in few if share(one.success).value >= SATURATED * highest)
         text = f"{attack}: success saturates before detectability does"
@@ -146,10 +147,14 @@ def _harder(found: Sequence[Repaired], attack: str) -> Claim:
     few = [one for one in found if one.attack == attack]
     text = f"{attack}: robustness rises with m (more is left after Pivotal Tuning)"
     more = few[-1].left_more(few[0])
-    what = f"m = {few[-1].dose:g} less m = {few[0].dose:g}, over {more.n} seeds"
-    if more.n < FEWEST_SEEDS:  # Student's interval over two may be a point
-        return Claim(text, "undecided", f"{what}: {more.value:+.2f}")
-    return judged(text, [(what, more)])
+    return _over_seeds(text, f"m = {few[-1].dose:g} less m = {few[0].dose:g}, over {more.n} seeds", more)
+
+
+def _over_seeds(text: str, what: str, difference: Estimate) -> Claim:
+    """A claim about a mean difference between seeds; of fewer than three Student's interval may be a point."""
+    if difference.n < FEWEST_SEEDS:
+        return Claim(text, "undecided", f"{what}: {difference.value:+.2f}")
+    return judged(text, [(what, difference)])
 
 
 def _paths(found: Sequence[Repaired]) -> Figure:
