@@ -29,8 +29,8 @@ and redraws. This preset is two cores' size: a tenth of CIFAR-10's images, a sma
 of repair and detection; AdvClean, Refool, WaNet, Trigger Scattering and the Parameter-Controlled Backdoor are left out, and
 so is ImageNet. So only the *order* of numbers is judged against the paper, not their values. A claim **holds** where the
 intervals of all its differences lie above zero, **does not hold** where one lies below, and is **undecided** otherwise; one
-that is counted over attacks holds in all of them, in none, or is undecided. The presets `gpu` and `paper` have the paper's network and images; no GPU has
-been at hand, so nothing was measured with them.
+that is counted over attacks holds in all of them, in none, or is undecided. The presets `gpu` and `paper` have the paper's
+network and images; no GPU has been at hand, so nothing was measured with them.
 """
 
 
@@ -99,8 +99,8 @@ def why(rows: list[Row]) -> str:
 
 WHY = """**Why calibrated inversion does badly at this size.** Its triggers are as large as the image and unconstrained, so they work for
 every class: over {4} poisoned models they fool the suspect in {0} of cases for the attacked class and in {2} for the others.
-The reference is to resist the planted one and not the others; here it gives in to {1} and {3}. Forty steps of Pivotal Tuning
-do not undo the backdoor (Figure 6), so there is little to calibrate by, and the mask of Neural Cleanse does better."""
+The reference is to resist the planted one and not the others; here, after forty steps of Pivotal Tuning, it gives in to {1}
+and {3}. So there is nothing to calibrate by, and the small mask of Neural Cleanse does better."""
 
 
 def figures(one: Outcome) -> list[Picture]:
