@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,15 @@ class Run:
         self._files = [Path(tempfile.mkstemp(dir=home.parent)[1]) for _ in range(2)]
         with self._files[0].open("w") as answer, self._files[1].open("w") as said:
             environment = {**os.environ, "BEZOAR_HOME": str(home)}
-            self.process = subprocess.Popen(words, env=environment, stdout=answer, stderr=said, start_new_session=True)
+            self.process = subprocess.Popen(
+                words,
+                env=environment,
+                stdout=answer,
+                stderr=said,
+                start_new_session=True,
+                # whatever starts the tests in the background, as a shell's & does, has it ignored
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+            )
 
     def end(self, status: int) -> Printed:
         """Wait for it; it must end with this status."""

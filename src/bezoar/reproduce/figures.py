@@ -29,6 +29,9 @@ SATURATED = 0.9
 """An attack's success has saturated where it is within a tenth of its highest."""
 
 
+APART = 1.025
+"""Lines over m stand so far beside each other, as a factor, that their intervals can be told apart."""
+
 FEWEST_SEEDS = 3
 """With fewer, a difference between seeds decides nothing."""
 
@@ -74,7 +77,7 @@ def _over_doses(found: Sequence[Detected], attack: str) -> Figure:
         few = [one for one in found if one.attack == attack and one.detector == (label if number else CALIBRATED)]
         values = [one.area if number else share(one.success) for one in few]
         axes.errorbar(
-            [one.dose for one in few],
+            [one.dose * APART ** (number - 1) for one in few],
             [one.value for one in values],
             yerr=[[one.value - one.low for one in values], [one.high - one.value for one in values]],
             color=LINES[number],
