@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -107,8 +106,12 @@ def test_two_workers_give_the_rows_of_one_process_and_failures_are_kept(
     assert all(notes.said.index(("started", game)) < notes.said.index(("finished", game)) for game in GAMES)
 
 
+MAIN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from bezoar.cli import main; main()"
+"""Ctrl-C counts even where the tests were started in the background, as by a shell's &, which has it ignored."""
+
+
 def command(path: Path, rows: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "bezoar", "sweep", str(path), "--results", str(rows), "--json", *more]
+    return [sys.executable, "-c", MAIN, "sweep", str(path), "--results", str(rows), "--json", *more]
 
 
 @pytest.fixture
@@ -126,15 +129,7 @@ class Run:
         self._files = [Path(tempfile.mkstemp(dir=home.parent)[1]) for _ in range(2)]
         with self._files[0].open("w") as answer, self._files[1].open("w") as said:
             environment = {**os.environ, "BEZOAR_HOME": str(home)}
-            self.process = subprocess.Popen(
-                words,
-                env=environment,
-                stdout=answer,
-                stderr=said,
-                start_new_session=True,
-                # whatever starts the tests in the background, as a shell's & does, has it ignored
-                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-            )
+            self.process = subprocess.Popen(words, env=environment, stdout=answer, stderr=said, start_new_session=True)
 
     def end(self, status: int) -> Printed:
         """Wait for it; it must end with this status."""
