@@ -45,7 +45,7 @@ def measure(*, quick: bool) -> Report:
     rows = [overhead(games)]
     rows.append(finished(again))
     torch.set_num_threads(1)
-    rows.append(workers(shared, 1 if quick else 2))
+    rows.append(workers(shared, 1))
     torch.set_num_threads(threads)
     settings = {
         "data": "digits_in_the_wild",
