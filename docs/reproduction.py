@@ -30,7 +30,8 @@ of repair and detection; AdvClean, Refool, WaNet, Trigger Scattering and the Par
 so is ImageNet. So only the *order* of numbers is judged against the paper, not their values. A claim **holds** where the
 intervals of all its differences lie above zero, **does not hold** where one lies below, and is **undecided** otherwise; one
 that is counted over attacks holds in all of them, in none, or is undecided. The presets `gpu` and `paper` have the paper's
-network and images; no GPU has been at hand, so nothing was measured with them.
+network and images; no GPU has been at hand, so nothing was measured with them. Rows of the detectability game were re-made
+from stored models and inspections; their `seconds` are those of the first run, which shared its two cores with another.
 """
 
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 
 import bezoar
 from bezoar.errors import StoreError
+from bezoar.locks import alone
 from bezoar.store import write_whole
 
 Row = dict[str, Any]
 """What a game gave: address, game, result or error, seconds, provenance."""
+
+LOCK_SECONDS = 0.05
+"""How often is looked whether another process has written its row."""
 
 
 class Results:
@@ -48,7 +49,7 @@ class Results:
         Raises:
             StoreError: the file cannot be written; the old one is left as it was.
         """
-        with self._alone():
+        with alone(self.path.with_name(f".{self.path.name}.lock"), LOCK_SECONDS):
             self.refresh()
             if "result" in row or not self.has(row["address"]):
                 self.rows[row["address"]] = row
@@ -61,23 +62,6 @@ class Results:
     def has(self, address: str) -> bool:
         """Whether a game has a result; one that failed has none, and is to be played again."""
         return "result" in self.rows.get(address, {})
-
-    @contextmanager
-    def _alone(self) -> Generator[None]:
-        """Keep other processes from writing the file."""
-        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), fallback_to_soft=False)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(poll_interval=0.05)
-        except (OSError, NotImplementedError):  # no locks, or a folder that cannot be written, as the writing will say
-            yield
-            return
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                Path(lock.lock_file).unlink()
-            lock.release()
 
 
 def provenance(device: torch.device) -> dict[str, Any]:

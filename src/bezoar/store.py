@@ -14,24 +14,26 @@ import shutil
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bezoar.component import canonical, digest
 from bezoar.errors import DamagedEntryError, StoreError, StoreWarning
+from bezoar.locks import alone
 
 FORMAT = 1
 FACTS, TENSORS = "facts.json", "tensors.safetensors"
 STALE_SECONDS = 24 * 3600
+CLAIM_SECONDS = 0.1
+"""How often is looked whether another process has made what is wanted."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ class Store:
         found = self.find(stage)
         if found is not None:
             return found
-        with self._claimed(stage.address):
+        with alone(self._claims / stage.address, CLAIM_SECONDS):  # without locks made twice, which does no harm
             found = self.find(stage)
             if found is not None:
                 return found
@@ -182,23 +184,6 @@ class Store:
             artefact = compute()
             self._write(stage, artefact, time.monotonic() - started)
         return artefact
-
-    @contextmanager
-    def _claimed(self, address: str) -> Generator[None]:
-        """Keep other processes from making the same stage; the claim of a process that is killed goes with it."""
-        # no soft lock, which would outlive a process that is killed
-        lock = FileLock(self._claims / address, fallback_to_soft=False)
-        try:
-            lock.acquire(poll_interval=0.1)
-        except (OSError, NotImplementedError):  # no locks here: made twice is made as well
-            yield
-            return
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # some systems do not delete what is open; it is swept one day
-                Path(lock.lock_file).unlink()
-            lock.release()
 
     def seconds(self, stage: Stage) -> float:
         """How long a stage took when it was made; 0 if it has not been."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from bezoar import store as module
 from bezoar.errors import StoreError, StoreWarning
@@ -242,13 +243,13 @@ def test_the_claim_of_a_process_that_is_killed_goes_with_it(tmp_path: Path):
 
 
 def test_where_nothing_can_be_locked_a_stage_is_made_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module.FileLock, "acquire", refuse)
+    monkeypatch.setattr(FileLock, "acquire", refuse)
     assert Store(tmp_path).make(STAGE, artefact).facts == {"epochs": 3}
 
 
 def test_another_process_that_is_faster_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Where locks do not work, so that both make the stage."""
-    monkeypatch.setattr(module.FileLock, "acquire", refuse)
+    monkeypatch.setattr(FileLock, "acquire", refuse)
     store = Store(tmp_path)
 
     def slow() -> Artefact:

@@ -28,7 +28,6 @@ CALIBRATED, CLEANSE = "calibrated_inversion", "neural_cleanse"
 SATURATED = 0.9
 """An attack's success has saturated where it is within a tenth of its highest."""
 
-
 APART = 1.025
 """Lines over m stand so far beside each other, as a factor, that their intervals can be told apart."""
 
@@ -146,7 +145,7 @@ def _strengths(found: Sequence[Repaired], attack: str) -> list[float]:
 
 
 def _harder(found: Sequence[Repaired], attack: str) -> Claim:
-    """Whether more poison survives better; over seeds, or with a single one over nothing."""
+    """Whether more poison survives better, over the seeds that both strengths have."""
     few = [one for one in found if one.attack == attack]
     text = f"{attack}: robustness rises with m (more is left after Pivotal Tuning)"
     more = few[-1].left_more(few[0])
