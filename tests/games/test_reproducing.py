@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from world import CLEANSE, WORLD
 
+from bezoar import sweep
 from bezoar.games.detectability import Detectability
+from bezoar.games.robustness import Robustness
+from bezoar.tuning import tuned
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "pick-your-poison"
 
@@ -39,6 +44,13 @@ def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
     curves = {"grid": {"attack": grid["attack"]}, "repairer": {"kind": "weight_decay", "steps": 2}}
     repairs = {"extends": "victims.yaml", "game": "robustness", "presets": {"cpu": curves}}
     (folder / "curves.yaml").write_text(yaml.safe_dump(repairs))
+    searched = {"grid": {"repairer": [{"kind": "weight_decay", "steps": 4}]}, "every": 2, "folds": 2}
+    searched["attack"] = grid["attack"][1]
+    search = {"extends": "victims.yaml", "game": "robustness", "tuned": True, "presets": {"cpu": searched}}
+    (folder / "search.yaml").write_text(yaml.safe_dump(search))
+    shown = {"grid": {"attack": [grid["attack"][1], {"kind": "adaptive_blend", "poisons": 5000}]}}
+    gallery = {"extends": "victims.yaml", "game": "robustness", "presets": {"cpu": shown}}
+    (folder / "gallery.yaml").write_text(yaml.safe_dump(gallery))
     return folder
 
 
@@ -78,6 +90,46 @@ def test_a_figure_is_played_drawn_and_judged_and_the_same_command_plays_nothing_
     assert redrawn.exit_code == 0
     second = bezoar("reproduce", "table2", "--experiments", experiments, "--results", tmp_path, "--json")
     assert json.loads(second.stdout)["rows"] == 4, "another table of the same games"
+
+
+def test_table5_searches_before_it_plays_and_is_redrawn_from_its_rows(
+    bezoar: Any, experiments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "tuned", partial(tuned, trials=2, folds=2))
+    words = ("reproduce", "table5", "--experiments", experiments, "--results", tmp_path)
+    planned = bezoar(*words, "--dry-run").stdout
+    assert "1 games, 1 of them to play" in planned
+    assert "Their repairers are tuned first" in planned
+    first = bezoar(*words, "--out", tmp_path / "page")
+    assert first.exit_code == 0, first.stderr
+    (row,) = (json.loads(line) for line in (tmp_path / "search.jsonl").read_text().splitlines())
+    chosen = row["game"]["repairer"]
+    monkeypatch.setattr(sweep, "tuned", lambda *_: pytest.fail("a drawing searches nothing"))
+    drawn = bezoar(*words, "--draw-only").stdout
+    assert "have not been played" not in drawn
+    for name in ("lr", "weight_decay"):
+        assert f"{chosen[name]:.3g}" in drawn
+    tables = sorted(path.name for path in (tmp_path / "page" / "tables").glob("*.csv"))
+    assert len(tables) == 2
+    written = pd.read_csv(tmp_path / "page" / "tables" / tables[0])
+    assert {"searched from", "to", "printed", "found"} <= set(written.columns) or "attack" in written.columns
+
+
+def test_figure8_shows_every_attack_and_plays_no_game(
+    bezoar: Any, experiments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Robustness, "play", lambda *_: pytest.fail("nothing is measured in a gallery"))
+    words = ("reproduce", "fig8", "--experiments", experiments, "--results", tmp_path)
+    assert "0 games" in bezoar(*words, "--dry-run").stdout
+    told = bezoar(*words)
+    assert told.exit_code == 0, told.stderr
+    assert "bezoar reproduce fig8 --preset cpu --out DIR" in " ".join(told.stdout.split())
+    page = tmp_path / "page"
+    assert bezoar(*words, "--out", page).exit_code == 0
+    assert len(list((page / "figures").glob("*.png"))) == 2
+    written = (page / "report.html").read_text()
+    assert "badnets: arXiv:1708.06733" in written
+    assert not list(tmp_path.glob("*.jsonl"))
 
 
 @pytest.mark.parametrize(

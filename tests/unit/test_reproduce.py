@@ -14,6 +14,7 @@ from bezoar.records import Estimate
 from bezoar.reproduce.figures import figure5, figure6, figure7, figure9
 from bezoar.reproduce.measured import detected, repaired
 from bezoar.reproduce.numbers import Paper, read_paper
+from bezoar.reproduce.searched import table5
 from bezoar.reproduce.tables import table2, table3
 from bezoar.reproduce.verdicts import Claim
 
@@ -247,3 +248,20 @@ def test_a_row_of_another_version_is_named(paper: Paper) -> None:
     del row["result"]["poisoned"][0]["clean_accuracy"]
     with pytest.raises(StoreError, match="play the game again"):
         table2([row], paper, comparable=False)
+
+
+def test_table5_holds_every_searched_setting_beside_the_printed_one(paper: Paper) -> None:
+    settings = {"kind": "fine_pruning@1", "lr": 0.0123456, "rate": 0.77, "steps": 119}
+    row = repair(badnets(200), 0.3, "fine_pruning", 500)
+    row["game"]["repairer"] = settings
+    found, left = table5([row], paper, False).sections
+    assert found.table is not None
+    assert left.table is not None
+    assert found.table.rows == [
+        ["fine_pruning", "lr", "0.001", "0.1", "0.001", "0.0123"],
+        ["fine_pruning", "rate", "0.5", "0.99", "0.96", "0.77"],
+    ]
+    assert [cell if isinstance(cell, str) else cell.value for cell in left.table.rows[0]][:2] == [
+        "fine_pruning", "badnets",
+    ]  # fmt: skip
+    assert table5([], paper, False).sections == []

@@ -67,6 +67,8 @@ def test_the_printed_numbers_are_read_whole(paper: Paper) -> None:
     assert cells["refool", "unlearning", 2500] == 0.33
     assert {key[1] for key in cells} == set(REPAIRERS.values())
     assert {key[2] for key in cells} == set(TRUSTED.values())
+    assert set(paper.table5) == set(REPAIRERS.values())
+    assert paper.table5["fine_pruning"] == {"lr": 0.001, "weight_decay": 0, "rate": 0.96}
 
 
 def test_a_file_without_the_numbers_is_one_message(tmp_path: Path) -> None:

@@ -85,7 +85,9 @@ def sweep(
 
 @playing.command()
 def reproduce(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="table2, table3, fig5, fig6, fig7 or fig9.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="table2, table3, table5, fig5, fig6, fig7, fig8 or fig9.")
+    ],
     preset: Annotated[
         Scale, typer.Option(help="cpu: orderings, in under an hour of two cores; gpu; paper.")
     ] = Scale.cpu,

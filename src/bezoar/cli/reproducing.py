@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from bezoar.cli.console import Bars, make_referee, print_json, print_table, stdout
-from bezoar.cli.sweeping import plan_of, print_plan, watched
-from bezoar.component import canonical
+from bezoar.cli.sweeping import games_to_play, plan_of, print_plan, watched
+from bezoar.component import Settings
 from bezoar.games.game import Game
+from bezoar.games.robustness import Robustness
+from bezoar.plans import plan
 from bezoar.report.groups import Row
-from bezoar.reproduce.experiments import find, folder_of_experiments, games_of, outcome, reproduction_page
+from bezoar.report.parts import as_text
+from bezoar.reproduce.experiments import find, folder_of_experiments, outcome, reproduction_page, settings_of
 from bezoar.reproduce.outcome import Outcome
 from bezoar.rows import Results
 from bezoar.sweep import Engine, Queue
@@ -35,27 +38,30 @@ def reproduce(
     bars = Bars()
     referee = make_referee(device, data, bars)
     where = results or Path("results") / folder.name / preset
-    sweeps = {
-        sweep: (games_of(sweep, preset, folder), Results(where / f"{sweep}.jsonl")) for sweep in experiment.sweeps
-    }
+    described = {sweep: settings_of(sweep, preset, folder) for sweep in experiment.sweeps if experiment.draw}
+    files = {sweep: Results(where / f"{sweep}.jsonl") for sweep in described}
     if dry_run:
-        games = [game for few, _ in sweeps.values() for game in few]
-        missing = [game for few, kept in sweeps.values() for game in Queue(few, referee, kept).left.values()]
-        known = [row for _, kept in sweeps.values() for row in kept.rows.values()]
-        print_plan(plan_of(games, missing, referee, known, where), as_json=as_json)
+        planned = {name: games_to_play(one, [], referee, dry_run=True) for name, one in described.items()}
+        missing = [game for sweep, few in planned.items() for game in Queue(few, referee, files[sweep]).left.values()]
+        known = [row for kept in files.values() for row in kept.rows.values()]
+        document = plan_of([game for few in planned.values() for game in few], missing, referee, known, where)
+        tuned = any(one.tuned for one in described.values())
+        print_plan({**document, "tuned": tuned}, as_json=as_json)
         return
     rows: list[Row] = []
-    for sweep, (games, kept) in sweeps.items():
+    for sweep, one in described.items():
         if not draw_only:
-            rows += watched(games, referee, kept, engine, bars)
+            games = games_to_play(one, [], referee, dry_run=False)
+            rows += watched(games, referee, files[sweep], engine, bars)
             continue
-        played = _played(games, kept)
-        rows += played
-        if len(played) < len(games) and not as_json:
-            left = len(games) - len(played)
+        games = plan(one)
+        few = _played(games, files[sweep], searched=one.tuned)
+        rows += few
+        if len(few) < len(games) and not as_json:
+            left = len(games) - len(few)
             stdout.print(f"{left} of {len(games)} games of {sweep} have not been played.", highlight=False)
     played = [row for row in rows if "result" in row]
-    found = outcome(name, played, preset, folder)
+    found = outcome(name, played, preset, folder, referee)
     if out is not None:
         reproduction_page(out / "report.html", name, preset, found, played)
     if as_json:
@@ -63,12 +69,28 @@ def reproduce(
         print_json({"name": name, "preset": preset, "rows": len(played), "failed": failed, **found.as_json()})
         return
     _print(f"{experiment.title}, preset {preset}, {len(played)} games", found, [row for row in rows if "error" in row])
+    if out is None and any(section.figures for section in found.sections):
+        stdout.print(f"For its figures: bezoar reproduce {name} --preset {preset} --out DIR", highlight=False)
 
 
-def _played(games: Sequence[Game], kept: Results) -> list[Row]:
-    """The rows of games, found by their settings, so that whoever has no data can draw what others have measured."""
-    found = {canonical(row["game"]): row for row in kept.rows.values() if "result" in row}
-    return [found[key] for game in games if (key := canonical(game.identity())) in found]
+def _played(games: Sequence[Game], kept: Results, *, searched: bool) -> list[Row]:
+    """The rows of games, found by their settings, so that whoever has no data can draw what others have measured.
+
+    The settings that a search has found are not known without the data either, so they are left out of account.
+    """
+    found: list[Row] = []
+    for game in games:
+        free = game.repairer.ranges if searched and isinstance(game, Robustness) and game.repairer else ()
+        wanted = _fixed(game.identity(), free)
+        found += [row for row in kept.rows.values() if "result" in row and _fixed(row["game"], free) == wanted][:1]
+    return found
+
+
+def _fixed(game: Settings, free: Collection[str]) -> Settings:
+    """The settings of a game without some of its repairer's."""
+    if not free or not game.get("repairer"):
+        return game
+    return {**game, "repairer": {name: value for name, value in game["repairer"].items() if name not in free}}
 
 
 def _print(title: str, found: Outcome, failed: Sequence[Row]) -> None:
@@ -80,8 +102,14 @@ def _print(title: str, found: Outcome, failed: Sequence[Row]) -> None:
         lines = [
             [one.what, f"{one.printed:.2f}", "" if one.measured is None else str(one.measured), one.verdict]
             for one in found.compared
+            if one.measured is not None
         ]
         print_table("printed numbers", ["number", "printed", "measured", "verdict"], lines)
-    stdout.print(found.summary, highlight=False)
+    if found.claims or found.compared:
+        stdout.print(found.summary, highlight=False)
+    for section in () if found.claims or found.compared else found.sections:
+        if section.table is not None:
+            table = as_text(section.table)
+            print_table(section.title, list(table.columns), table.to_numpy().tolist())
     for row in failed:
         stdout.print(f"failed: {row['error']}", highlight=False, markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from bezoar.errors import SettingError
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
 from bezoar.inventory import bytes_of_a_model, used_since
-from bezoar.plans import PACKAGED, plan, read_settings
+from bezoar.plans import PACKAGED, SettingsFile, plan, read_settings
 from bezoar.rows import Results, Row
 from bezoar.sweep import Engine, Queue, Serial, expected_seconds, require_tunable, resolve
 from bezoar.sweep import sweep as play_all
@@ -56,13 +57,9 @@ def sweep(
 ) -> None:
     """Play the games of a grid that have no row yet."""
     described = read_settings(source, preset)
-    games = plan(described, changes)
     bars = Bars()
     referee = make_referee(device, data, bars)
-    if dry_run and described.tuned:
-        require_tunable(games)
-    elif not dry_run:
-        games = resolve(games, described.tuned, referee)
+    games = games_to_play(described, changes, referee, dry_run=dry_run)
     kept = Results(results or Path(f"{source if source in PACKAGED else Path(source).with_suffix('')}.jsonl"))
     if dry_run:
         missing = list(Queue(games, referee, kept).left.values())
@@ -82,6 +79,16 @@ def sweep(
     stdout.print(f"For tables, curves and figures: bezoar report {kept.path} --out DIR", highlight=False)
     if used:
         stdout.print(f"{len(used):,} entries of the store took part, {in_bytes(size)}.", highlight=False)
+
+
+def games_to_play(
+    described: SettingsFile, changes: Sequence[str], referee: Referee, *, dry_run: bool
+) -> Sequence[Game]:
+    """The games of a settings file; a plan of them shall not wait for the search that it may ask for."""
+    games = plan(described, changes)
+    if not dry_run:
+        return resolve(games, described.tuned, referee)
+    return require_tunable(games) if described.tuned else games
 
 
 def watched(games: Sequence[Game], referee: Referee, kept: Results, engine: Engine, bars: Bars) -> list[Row]:
@@ -137,4 +144,4 @@ def _expected_bytes(games: Sequence[Game], referee: Referee) -> float | None:
         models.setdefault(key, set()).update(game.trainings())
     sizes = {key: bytes_of_a_model(referee.store, recipe) for key, recipe in architectures.items()}
     known = [len(models[key]) * size for key, size in sizes.items() if size is not None]
-    return sum(known) if len(known) == len(sizes) else None
+    return math.fsum(known) if len(known) == len(sizes) else None

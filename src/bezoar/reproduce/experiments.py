@@ -9,15 +9,18 @@ from pathlib import Path
 import bezoar
 from bezoar.errors import SettingError, known
 from bezoar.games.game import Game
-from bezoar.plans import plan, read_settings
+from bezoar.games.referee import Referee
+from bezoar.plans import SettingsFile, plan, read_settings
 from bezoar.report.groups import Row
 from bezoar.report.page import Section, write_page
 from bezoar.report.parts import write_parts, write_rows
 from bezoar.report.results import provenance_of
 from bezoar.report.words import glossary, intervals
 from bezoar.reproduce.figures import figure5, figure6, figure7, figure9
+from bezoar.reproduce.gallery import figure8
 from bezoar.reproduce.numbers import Paper, read_paper
 from bezoar.reproduce.outcome import Outcome
+from bezoar.reproduce.searched import table5
 from bezoar.reproduce.tables import table2, table3
 
 PRESETS = ("cpu", "gpu", "paper")
@@ -35,20 +38,23 @@ class Experiment:
     Attributes:
         title: what it shows.
         sweeps: the settings files whose games it needs; experiments share games through these.
-        draw: rows, the printed numbers and whether values can be compared -> what became of it.
+        draw: rows, the printed numbers and whether values can be compared -> what became of it. None where nothing
+            is measured: the attacks of the games are shown on images, and no game is played.
     """
 
     title: str
     sweeps: tuple[str, ...]
-    draw: Callable[[Sequence[Row], Paper, bool], Outcome]
+    draw: Callable[[Sequence[Row], Paper, bool], Outcome] | None
 
 
 EXPERIMENTS = {
     "table2": Experiment("Table II: undefended models, and how detectable they are", ("detection",), table2),
     "table3": Experiment("Table III: what five repairs leave", ("repairs",), table3),
+    "table5": Experiment("Table V: settings found without an oracle", ("search",), table5),
     "fig5": Experiment("Figure 5: attack success and detectability over m", ("detection",), figure5),
     "fig6": Experiment("Figure 6: accuracy and attack success during Pivotal Tuning", ("curves",), figure6),
     "fig7": Experiment("Figure 7: robustness against detectability", ("curves", "detection"), figure7),
+    "fig8": Experiment("Figure 8: what the attacks do to images", ("gallery",), None),
     "fig9": Experiment("Figure 9: scores of single classes", ("detection",), figure9),
 }
 
@@ -79,23 +85,44 @@ def folder_of_experiments(given: Path | None) -> Path:
     )
 
 
-def games_of(sweep: str, preset: str, folder: Path) -> list[Game]:
-    """The games of one settings file at a preset.
+def settings_of(sweep: str, preset: str, folder: Path) -> SettingsFile:
+    """One settings file at a preset.
 
     Raises:
         SettingError: the file is wrong, or has no such preset.
     """
-    return plan(read_settings(folder / f"{sweep}.yaml", preset))
+    return read_settings(folder / f"{sweep}.yaml", preset)
 
 
-def outcome(name: str, rows: Sequence[Row], preset: str, folder: Path) -> Outcome:
+def games_of(sweep: str, preset: str, folder: Path) -> list[Game]:
+    """The games of one settings file at a preset, before any search that it asks for.
+
+    Raises:
+        SettingError: the file is wrong, or has no such preset.
+    """
+    return plan(settings_of(sweep, preset, folder))
+
+
+def outcome(name: str, rows: Sequence[Row], preset: str, folder: Path, referee: Referee | None = None) -> Outcome:
     """What the rows make of a table or figure.
+
+    Args:
+        name: of the experiment.
+        rows: the results of its games, as far as they have been played.
+        preset: which says whether values can be compared with the paper's.
+        folder: of the settings files and the paper's numbers.
+        referee: who makes the attacks' images; an experiment whose games are played needs none.
 
     Raises:
         SettingError: the paper's numbers cannot be read.
         StoreError: a row is of another version of bezoar.
     """
-    return find(name).draw(rows, read_paper(folder / NUMBERS), preset in COMPARABLE)
+    experiment = find(name)
+    if experiment.draw is not None:
+        return experiment.draw(rows, read_paper(folder / NUMBERS), preset in COMPARABLE)
+    if referee is None:
+        raise SettingError(f"{name}: its images are made anew, which takes a referee")
+    return figure8([game for sweep in experiment.sweeps for game in games_of(sweep, preset, folder)], referee)
 
 
 def reproduction_page(path: Path, name: str, preset: str, found: Outcome, rows: Sequence[Row]) -> None:

@@ -22,6 +22,17 @@ REPAIRERS = {
 }
 """The paper's columns of Table III -> our names."""
 
+SETTINGS = {
+    "lr": "lr",
+    "slol_lambda": "slol_lambda",
+    "param_lambda": "param_lambda",
+    "weight_decay": "weight_decay",
+    "at_lambda": "attention_lambda",
+    "power": "power",
+    "prune_rate": "rate",
+}
+"""The paper's columns of Table V, as far as they are settings that we search -> our names."""
+
 
 @dataclass(frozen=True)
 class Attacked:
@@ -60,6 +71,7 @@ class Paper:
 
     Attributes:
         table2, figure5, table3: line by line.
+        table5: repairer -> setting -> value.
         accuracy_tolerance, area_tolerance: absolute.
         success_tolerance: attack -> absolute, before a repair.
         left_tolerance: absolute, after a repair.
@@ -68,6 +80,7 @@ class Paper:
     table2: list[Attacked]
     figure5: list[Anchor]
     table3: list[Left]
+    table5: dict[str, dict[str, float]]
     accuracy_tolerance: float
     area_tolerance: float
     success_tolerance: dict[str, float]
@@ -101,6 +114,13 @@ def read_paper(path: Path) -> Paper:
                 for column, shares in columns.items()
                 for share, value in shares.items()
             ],
+            {
+                REPAIRERS[column]: {
+                    SETTINGS[name]: value for name, value in sizes["cifar10"].items() if name in SETTINGS
+                }
+                for column, sizes in printed["table5"].items()
+                if column in REPAIRERS
+            },
             tolerances["cda"],
             tolerances["auc"],
             dict(tolerances["asr_undefended"]),
