@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bezoar.errors import ModelFileError
+from bezoar.errors import ModelFileError, SettingError
+from bezoar.models.anatomy import Unit, find_blocks, find_head, find_steps
 
 This = TypeVar("This", bound="Classifier")
 """A classifier's own class; the run-time checks of the tests do not know `typing.Self`."""
@@ -55,6 +56,25 @@ class Classifier(nn.Module, ABC):
         """The outputs of the network's blocks, first to last."""
         return self.trace(images)[0]
 
+    def layers(self, images: Float[Tensor, "n c h w"], count: int) -> list[Tensor]:
+        """The features, and before them the outputs of the last `count` - 1 blocks but the very last, from one pass.
+
+        Those are the layers that Zhu et al. (arXiv:1905.05897, equation 4) compare: a count of 1 gives the features
+        [n, d] alone, 2 the output of the second-to-last block and the features. Networks of bezoar's own count units
+        (residual units and the like), which are finer than blocks.
+
+        Raises:
+            SettingError: the network has fewer blocks than `count`, or `count` is below 1.
+        """
+        seen: list[Tensor] = []
+        handle = self.head.register_forward_pre_hook(lambda _, inputs: seen.append(cast(Tensor, inputs[0])))
+        try:
+            blocks = self.stages(images)
+        finally:
+            handle.remove()
+        _require_layers(count, len(blocks), "blocks")
+        return [*blocks[-count:-1], seen[-1] if seen else self.features(images)]
+
     def normalise(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Subtract the mean and divide by the standard deviation."""
         return (images - self.mean) / self.std
@@ -85,6 +105,8 @@ class Classifier(nn.Module, ABC):
 
 class StagedClassifier(Classifier):
     """A classifier made of blocks in sequence, a pooling and a linear head: all of bezoar's own.
+
+    A block is a unit, or a sequence of units and of what stands between them (a stem, a transition).
 
     Args:
         blocks: maps normalised images to feature maps, one block after the other.
@@ -122,6 +144,32 @@ class StagedClassifier(Classifier):
             outputs.append(here)
         return outputs, self.head(self.pool(here))
 
+    def layers(self, images: Float[Tensor, "n c h w"], count: int) -> list[Tensor]:
+        """The features, and before them the outputs of the last `count` - 1 units but the very last, from one pass.
+
+        A count of 2 gives the feature map [n, c, h, w] after the second-to-last unit, and the features [n, d]: the two
+        layers of the multi-layer attack of Zhu et al. (arXiv:1905.05897, equation 4).
+
+        Raises:
+            SettingError: the network has fewer units than `count`, or `count` is below 1.
+        """
+        steps = list(find_steps(self.blocks))
+        units = [place for place, step in enumerate(steps) if isinstance(step, Unit)]
+        _require_layers(count, len(units), "units")
+        outputs: list[Tensor] = []
+        here = self.normalise(images)
+        for place, step in enumerate(steps):
+            here = step(here)
+            if place in units[-count:-1]:
+                outputs.append(here)
+        return [*outputs, self.pool(here)]
+
+
+def _require_layers(count: int, there: int, parts: str) -> None:
+    most = max(1, there)  # the features are always to be had
+    if not 1 <= count <= most:
+        raise SettingError(f"{count} layers are wanted of a network of {there} {parts}; choose between 1 and {most}")
+
 
 class WrappedClassifier(Classifier):
     """Somebody else's network behind the common interface; see `Classifier.wrap`."""
@@ -129,7 +177,7 @@ class WrappedClassifier(Classifier):
     def __init__(self, module: nn.Module, classes: Sequence[str], mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__(classes, mean, std)
         self.module = module
-        self.head_name = _find_head(module, len(self.classes))
+        self.head_name = find_head(module, len(self.classes))
 
     @property
     def head(self) -> nn.Module:
@@ -167,7 +215,7 @@ class WrappedClassifier(Classifier):
             if isinstance(first, Tensor) and first.ndim >= 3:
                 seen.append(first)
 
-        handles = [block.register_forward_hook(watch) for block in _blocks(self.module, self.head)]
+        handles = [block.register_forward_hook(watch) for block in find_blocks(self.module, self.head)]
         try:
             logits = self._run(images)
         finally:
@@ -222,47 +270,6 @@ class WrappedClassifier(Classifier):
     def weights(self) -> dict[str, Tensor]:
         """The state under the wrapped network's own keys."""
         return self.module.state_dict()
-
-
-def _find_head(module: nn.Module, classes: int) -> str:
-    """The name of the last linear layer with one output for each class.
-
-    Raises:
-        ModelFileError: there is none; the message says in what the network ends instead.
-    """
-    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
-    linears = [(name, layer) for name, layer in layers if isinstance(layer, nn.Linear)]
-    ending = [name for name, layer in linears if layer.out_features == classes]
-    if ending:
-        return ending[-1]
-    if not layers:
-        found = "it has no layers at all"
-    elif isinstance(layers[-1][1], nn.Conv2d):
-        found = f"it ends in the convolution {layers[-1][0]!r}, which bezoar cannot take as a head"
-    else:
-        found = (
-            f"its last one, {linears[-1][0]!r}, gives {linears[-1][1].out_features}; check the number of class names"
-        )
-    raise ModelFileError(
-        f"{type(module).__name__} has no linear layer with {classes} outputs, one for each class: {found}"
-    )
-
-
-DOMINANT = 0.85  # above the 3/4 that the last stage of a network whose stages double in width may hold
-
-
-def _blocks(module: nn.Module, head: nn.Module) -> list[nn.Module]:
-    """The blocks of a network: its children but for the head; one that holds nearly all weights is opened in turn."""
-    children = [child for child in module.children() if all(inner is not head for inner in child.modules())]
-    sizes = [sum(parameter.numel() for parameter in child.parameters()) for child in children]
-    blocks: list[nn.Module] = []
-    for child, size in zip(children, sizes, strict=True):
-        container = isinstance(child, nn.ModuleList) or any(
-            isinstance(inner, nn.ModuleList) for inner in child.children()
-        )
-        whole = size > DOMINANT * sum(sizes) and len(list(child.children())) > 1
-        blocks += _blocks(child, head) if container or whole else [child]
-    return blocks
 
 
 @contextmanager

@@ -107,6 +107,10 @@ class Resized(Classifier):
         """Of the resized images."""
         return self.inner.trace(self._resize(images))
 
+    def layers(self, images: Float[Tensor, "n c h w"], count: int) -> list[Tensor]:
+        """Of the resized images."""
+        return self.inner.layers(self._resize(images), count)
+
     def _resize(self, images: Tensor) -> Tensor:
         return functional.interpolate(images, self.size, mode="bilinear", align_corners=False)
 

@@ -23,6 +23,7 @@ CHEAP = {
     "train": 40,
     "test": 40,
     "width": 16,
+    "growth": 16,
 }
 """By the name of a setting, or the last part of it (``teacher_steps``); defaults that are smaller stay."""
 
