@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bezoar.games.game import BackdoorGame
 from bezoar.games.referee import Referee
 from bezoar.plans import read_game
 from bezoar.report.canvas import save_figure
@@ -18,6 +19,7 @@ TARGET = Path(__file__).parent / "pictures" / "poison.png"
 def main() -> None:
     """The first eight images that the demo's attack replaces with seed 0."""
     game, referee, seed = read_game("demo", preset="detection"), Referee(Store()), Seed(0)
+    assert isinstance(game, BackdoorGame)
     data = game.deal(referee, seed).data
     assert isinstance(game.attack, DataPoisoning)
     poison = referee.collect(data, game.attack, seed).value

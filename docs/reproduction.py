@@ -10,17 +10,13 @@ from statistics import mean
 
 from bezoar.report.canvas import save_figure
 from bezoar.report.groups import Robust, Row
-from bezoar.report.page import Picture
-from bezoar.report.parts import as_text, markdown
-from bezoar.report.results import provenance_of
-from bezoar.reproduce.experiments import EXPERIMENTS, FOLDER, games_of, outcome
-from bezoar.reproduce.outcome import Outcome
-from bezoar.rows import Results
+from bezoar.reproduce.experiments import LUKAS
+from bezoar.reproduce.pages import Reproduction, figures
 
 ROOT = Path(__file__).parents[1]
 TARGET = Path(__file__).with_name("reproduction.md")
 PICTURES = TARGET.parent / "pictures"
-PRESET = "cpu"
+PAPER = Reproduction(ROOT, LUKAS, "cpu")
 
 HEAD = """# What of "Pick your Poison" holds here
 
@@ -35,55 +31,17 @@ from stored models and inspections; their `seconds` are those of the first run, 
 """
 
 
-def rows_of(name: str) -> list[Row]:
-    """The rows that a table or figure is made of, as far as they have been played."""
-    found: list[Row] = []
-    for sweep in EXPERIMENTS[name].sweeps:
-        found += Results(ROOT / "results" / FOLDER.name / PRESET / f"{sweep}.jsonl").rows.values()
-    return [row for row in found if "result" in row]
-
-
-def missing(name: str) -> int:
-    """How many of its games have no row."""
-    wanted = sum(len(games_of(sweep, PRESET, ROOT / FOLDER)) for sweep in EXPERIMENTS[name].sweeps)
-    return wanted - len(rows_of(name))
-
-
-def drawn() -> dict[str, Outcome]:
-    """Every table and figure for which something has been measured."""
-    measured = [name for name in EXPERIMENTS if rows_of(name)]
-    return {name: outcome(name, rows_of(name), PRESET, ROOT / FOLDER) for name in measured}
-
-
 def page() -> str:
     """The page as Markdown."""
-    found = drawn()
-    parts = [HEAD]
-    claims = [(name, claim) for name, one in found.items() for claim in one.claims]
-    parts += ["## Every claim\n", "| in | the paper says | here | measured |", "|---|---|---|---|"]
-    parts += [f"| {name} | {one.text} | **{one.standing}** | {one.because} |" for name, one in claims]
-    parts += ["", why(rows_of("fig5")), "", why_repairs(rows_of("table3"))]
-    for name, one in found.items():
-        parts += ["", f"## {EXPERIMENTS[name].title}\n", f"`bezoar reproduce {name} --preset {PRESET}`. {one.summary}"]
-        if left := missing(name):
-            parts += ["", f"{left} of its games have not been played yet; the same command goes on with them."]
-        for section in one.sections:
-            if section.table is not None and section.table.rows:
-                parts += ["", markdown(as_text(section.table)).rstrip()]
-        for number, picture in enumerate(figures(one), start=1):
-            parts += ["", f"![{picture.caption}](pictures/reproduction-{name}-{number}.png)", "", picture.caption]
-    absent = [name for name, experiment in EXPERIMENTS.items() if experiment.draw and name not in found]
-    if absent:
-        parts += ["", f"Not measured yet: {', '.join(absent)}."]
-    parts += [
-        "",
-        "Figure 8, what the attacks do to images, is drawn by `bezoar reproduce fig8 --preset cpu --out DIR`; on the",
-    ]
-    parts += ["digits the same pictures are in the [gallery](gallery.md)."]
-    every = {row["address"]: row for name in found for row in rows_of(name)}
-    made = ", ".join(f"{name} {value}" for name, value in provenance_of(list(every.values())).items())
-    parts += ["", f"{len(every)} games, measured with {made}."]
+    found = PAPER.drawn()
+    parts = [HEAD, *PAPER.claims(found)]
+    parts += ["", why(PAPER.rows("fig5")), "", why_repairs(PAPER.rows("table3"))]
+    parts += [*PAPER.parts(found, "reproduction"), "", TAIL, *PAPER.provenance(found)]
     return "\n".join(parts) + "\n"
+
+
+TAIL = """Figure 8, what the attacks do to images, is drawn by `bezoar reproduce fig8 --preset cpu --out DIR`; on the digits the same
+pictures are in the [gallery](gallery.md)."""
 
 
 def why(rows: list[Row]) -> str:
@@ -143,13 +101,8 @@ trusted images are some that the victim was trained on (spec A15), so the suspec
 looks like a loss on them: by {gap:.3f} more than on the test set, on average over these games and their steps."""
 
 
-def figures(one: Outcome) -> list[Picture]:
-    """All pictures of a table or figure, in order."""
-    return [picture for section in one.sections for picture in section.figures]
-
-
 if __name__ == "__main__":
     TARGET.write_text(page())
-    for name, one in drawn().items():
+    for name, one in PAPER.drawn().items():
         for number, picture in enumerate(figures(one), start=1):
             save_figure(picture.figure, PICTURES / f"reproduction-{name}-{number}.png")

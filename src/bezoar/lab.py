@@ -50,6 +50,7 @@ class Lab:
         progress: where players say how far they are.
         architecture, trainer: the victim's public recipe, if the game has one.
         surrogate: the model that an attacker asked for (`Attack.wanted_model`), frozen; no defender has one.
+        substitutes: an attacker's models in place of the victim's (`TargetedPoisoning.networks`), frozen.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -57,6 +58,7 @@ class Lab:
     architecture: Architecture | None = None
     trainer: Trainer | None = None
     surrogate: Classifier | None = None
+    substitutes: tuple[Classifier, ...] = ()
 
     def train(self, data: Dataset, seed: Seed) -> Classifier:
         """Train a model of one's own by the victim's public recipe.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -117,7 +117,7 @@ class Trigger(Component):
 
 
 class Attack(Component):
-    """A player that wants a model to answer its trigger."""
+    """A player that wants a model to be wrong where it says."""
 
     family: ClassVar[str] = "attacks"
 
@@ -131,12 +131,16 @@ class Attack(Component):
         """Whether what it does to the data depends on the victim's public recipe."""
         return False
 
+
+class Backdoor(Attack):
+    """An attack that wants a model to answer its trigger."""
+
     @abstractmethod
     def probe(self, test: Dataset, memory: Mapping[str, Tensor], lab: Lab, seed: Seed) -> Probe:
         """The images with which the referee tests the attack on a model."""
 
 
-class DataPoisoning(Attack):
+class DataPoisoning(Backdoor):
     """An attack that only changes training images and their labels."""
 
     @abstractmethod
@@ -156,7 +160,7 @@ class Shipment:
     memory: Mapping[str, Tensor]
 
 
-class CodePoisoning(Attack):
+class CodePoisoning(Backdoor):
     """An attack that controls the training code and supplies the trained model (Lukas & Kerschbaum, section II)."""
 
     @abstractmethod
@@ -165,6 +169,57 @@ class CodePoisoning(Attack):
 
         Raises:
             SettingError: there is no recipe, or the data cannot hold this attack.
+        """
+
+
+@runtime_checkable
+class Crafting(Protocol):
+    """Poisons in the making, one set for each target: a live object, which the next step changes."""
+
+    @property
+    def losses(self) -> Float[Tensor, "t"]:
+        """The attack's own loss for each target at the last step, before it moved."""
+        ...
+
+    def poisons(self) -> list[Poison]:
+        """What each target's attack replaces in the training data, as it stands now."""
+        ...
+
+
+class TargetedPoisoning(Attack):
+    """An attack without a trigger: one image, unchanged, is to get the label of a few poisoned ones (Shafahi et al.).
+
+    It is an iterator over poisons that grow better: it yields after each optimisation step, and the referee decides
+    when to look. It holds models of its own, which it is handed as `Lab.substitutes`, and never sees the victim.
+    """
+
+    @property
+    @abstractmethod
+    def networks(self) -> tuple[Architecture, ...]:
+        """The architectures of the models that it is handed, in order."""
+
+    @property
+    @abstractmethod
+    def intended(self) -> int:
+        """The label that its targets are to get."""
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """How many steps it takes at most."""
+
+    @abstractmethod
+    def craft(self, clean: Dataset, targets: Dataset, lab: Lab, seed: Seed) -> Iterator[Crafting]:
+        """The live poisons after each step, always the same object.
+
+        Args:
+            clean: what the victim will train on, without the targets.
+            targets: test images with their true labels, each attacked for itself.
+            lab: with the substitutes.
+            seed: of what is drawn.
+
+        Raises:
+            SettingError: the data or the substitutes cannot serve this attack; nothing has been computed then.
         """
 
 

@@ -14,15 +14,16 @@ from bezoar.component import build, canonical
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
 from bezoar.plans import plan, read_settings
+from bezoar.reproduce.experiments import LUKAS, ZHU
 from bezoar.store import Store
 
 ROOT = Path(__file__).parents[2]
 ROWS = sorted((ROOT / "results").rglob("*.jsonl"))
-NO_GAMES = ("numbers.yaml", "victims.yaml")
+NO_GAMES = ("numbers.yaml", "victims.yaml", "pretraining.yaml")
 """What the paper prints, and what several experiments build on."""
 
 EXPERIMENTS = sorted(path for path in (ROOT / "experiments").rglob("*.yaml") if path.name not in NO_GAMES)
-REPRODUCED = sorted((ROOT / "results" / "pick-your-poison").glob("*/*.jsonl"))
+REPRODUCED = sorted(path for paper in (LUKAS, ZHU) for path in (ROOT / "results" / paper).glob("*/*.jsonl"))
 """One folder of results for each preset."""
 
 

@@ -263,11 +263,11 @@ def test_a_share_of_poisoned_images_is_exact_and_shows_the_target():
     assert bool((poisoned.labels[changed] == 1).all())
 
 
-def test_nine_attacks_are_registered_with_their_papers():
+def test_all_attacks_are_registered_with_their_papers():
     found = members("attacks")
     assert set(found) == {
         "badnets", "clean_badnets", "adaptive_blend", "adaptive_patch", "adv_clean", "refool", "wanet",
-        "trigger_scattering", "parameter_controlled",
+        "trigger_scattering", "parameter_controlled", "feature_collision", "convex_polytope", "bullseye_polytope",
     }  # fmt: skip
     assert all(cls.paper and issubclass(cls, Attack) for cls in found.values())
     assert Perturbation().wanted_model is not None

@@ -231,6 +231,7 @@ def test_one_cycle_rises_to_the_learning_rate_and_falls_to_nearly_nothing(total:
 
 def test_the_other_schedules_are_what_they_are_called():
     assert rates(Sgd(lr=0.4, schedule="constant"), 9) == [0.4] * 9
+    assert rates(Sgd(lr=0.4, schedule="steps"), 8) == pytest.approx([0.4] * 4 + [0.04] * 2 + [0.004] * 2)
     cosine = [0.2 * (1 + math.cos(math.pi * step / 9)) for step in range(9)]
     assert rates(Sgd(lr=0.4, schedule="cosine"), 9) == pytest.approx(cosine)
 

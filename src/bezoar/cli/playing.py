@@ -86,7 +86,8 @@ def sweep(
 @playing.command()
 def reproduce(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="table2, table3, table5, fig5, fig6, fig7, fig8 or fig9.")
+        str,
+        typer.Argument(metavar="NAME", help="table2, table3, table5, fig5 to fig9, or cp-fig3 and cp-fig5 to cp-fig8."),
     ],
     preset: Annotated[
         Scale, typer.Option(help="cpu: orderings, in under an hour of two cores; gpu; paper.")
@@ -94,7 +95,7 @@ def reproduce(
     out: Out = None,
     results: Annotated[
         Path | None,
-        typer.Option(help="Folder of the result rows; by default results/pick-your-poison/PRESET."),
+        typer.Option(help="Folder of the result rows; by default results/PAPER/PRESET."),
     ] = None,
     experiments: Annotated[
         Path | None, typer.Option(help="Folder of the settings files; by default that of the checkout.")
@@ -109,7 +110,9 @@ def reproduce(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Reproduce a table or figure of "Pick your Poison": play its games, draw it, and judge it beside the paper.
+    """Reproduce a table or figure of a paper: play its games, draw it, and judge it beside what is printed.
+
+    Names with cp are of "Transferable Clean-Label Poisoning Attacks", the others of "Pick your Poison".
 
     Every claim of the paper and every printed number gets a verdict. At the preset cpu only orders are judged.
     Games that are shared with other tables are played once; the same command resumes.

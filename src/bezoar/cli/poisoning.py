@@ -17,7 +17,16 @@ from bezoar.plans import read_settings
 from bezoar.records import Dataset
 from bezoar.report.canvas import picture_kind, save_figure
 from bezoar.report.gallery import attack_figure, trigger_figure
-from bezoar.roles import Architecture, Attack, CodePoisoning, DataPoisoning, DataSource, Trainer, Trigger
+from bezoar.roles import (
+    Architecture,
+    Attack,
+    CodePoisoning,
+    DataPoisoning,
+    DataSource,
+    TargetedPoisoning,
+    Trainer,
+    Trigger,
+)
 from bezoar.rows import provenance
 from bezoar.seed import Seed
 
@@ -62,7 +71,7 @@ def poison(
         written: dict[str, Any] = {**facts, "model": str(out / "model")}
     else:
         if not isinstance(player, DataPoisoning):
-            raise SettingError(f"--attack: {attack!r} poisons neither data nor code")
+            raise SettingError(f"--attack: {attack!r} needs targets and substitutes; play it with game: transfer")
         overlay = referee.collect(splits, player, Seed(seed)).value
         write_overlay(overlay, out, facts)
         written = {**facts, "poisons": len(overlay.rows), "boost": overlay.boost, "overlay": str(out)}
@@ -117,6 +126,8 @@ def draw(name: str, family: str, target: Path, device: str) -> None:
     referee: Referee = make_referee(device, []).publishing(recipe)
     splits = referee.splits(build(DataSource, read_settings("demo").settings["data"]))
     if family == "attacks":
+        if isinstance(build(Attack, name), TargetedPoisoning):
+            raise SettingError(f"--image: {name!r} has no trigger to show; it is an attack of the transfer game")
         if build(Attack, name).wanted_model is not None:
             say("This attack needs a model of its own, which is trained once and kept ...")
         figure = attack_figure(build(Attack, name), splits, referee, recipe)

@@ -34,10 +34,10 @@ def reproduce(
     as_json: bool,
 ) -> None:
     """Play the games that have no row yet, draw the table or figure, and judge it."""
-    experiment, folder = find(name), folder_of_experiments(experiments)
+    experiment, folder = find(name), folder_of_experiments(name, experiments)
     bars = Bars()
     referee = make_referee(device, data, bars)
-    where = results or Path("results") / folder.name / preset
+    where = results or Path("results") / experiment.paper / preset
     described = {sweep: settings_of(sweep, preset, folder) for sweep in experiment.sweeps if experiment.draw}
     files = {sweep: Results(where / f"{sweep}.jsonl") for sweep in described}
     if dry_run:
@@ -100,7 +100,7 @@ def _print(title: str, found: Outcome, failed: Sequence[Row]) -> None:
         print_table("what the paper says", ["claim", "here", "measured"], lines)
     if found.compared:
         lines = [
-            [one.what, f"{one.printed:.2f}", "" if one.measured is None else str(one.measured), one.verdict]
+            [one.what, f"{one.printed:.2f}", str(one.measured), one.verdict]
             for one in found.compared
             if one.measured is not None
         ]

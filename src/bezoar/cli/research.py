@@ -102,6 +102,8 @@ def _print_row(row: dict[str, Any]) -> None:
     result = row["result"]
     if "suspect" in result:
         _print_robustness(name, result)
+    elif "base_rate" in result:
+        _print_transfer(name, result)
     else:
         said = {"auc": "ROC AUC", "right_class": "right class named", "above_twin": "above its twin"}
         rows = [[text, str(Estimate.from_json(result[key]))] for key, text in said.items()]
@@ -123,6 +125,17 @@ def _print_robustness(name: str, result: dict[str, Any]) -> None:
     curve = [Point.from_json(point) for point in result["curve"]]
     rows = [[str(point.step), str(point.clean_accuracy), str(point.attack_success)] for point in curve]
     print_table("repair curve", ["step", "clean accuracy", "attack success"], rows)
+
+
+def _print_transfer(name: str, result: dict[str, Any]) -> None:
+    rows = [[said, str(Estimate.from_json(result[key]))] for key, said in RATES.items()]
+    accuracy = result["clean_accuracy"]
+    rows += [[f"clean accuracy, {said}", str(Estimate.from_json(accuracy[key]))] for key, said in TUNED.items()]
+    print_table(name, ["over targets or test images", "value"], rows)
+
+
+RATES = {"success": "targets that get the poisons' label", "base_rate": "without poisons"}
+TUNED = {"pretrained": "pre-trained", "fine_tuned": "fine-tuned clean", "poisoned": "fine-tuned with poisons"}
 
 
 def list_components(family: str | None, *, as_json: bool) -> None:

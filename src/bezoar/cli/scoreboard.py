@@ -73,6 +73,8 @@ def title(game: Mapping[str, Any]) -> str:
     """A game in a few words: what is played, against which attack, by which player, from which seed."""
     attack, player = game["attack"], game.get("repairer") or game.get("detector")
     words = [_name(game), f"{_name(attack)} {attack.get('poisons', '')}".strip()]
+    if "transfer" in game:
+        words.append(f"{_name(game['architecture'])} {game['transfer'].replace('_', ' ')}")
     return ", ".join([*words, *([_name(player)] if player else []), f"seed {game['seed']}"])
 
 
@@ -83,6 +85,9 @@ def headline(row: Row) -> str:
     result = row["result"]
     if "auc" in result:
         return f"ROC AUC {Estimate.from_json(result['auc'])}"
+    if "base_rate" in result:
+        success, base = (Estimate.from_json(result[name]) for name in ("success", "base_rate"))
+        return f"success {success} over {success.n} targets, base rate {base.value:.2f}"
     before = Estimate.from_json(result["suspect"]["attack_success"])
     if "repaired" not in result:
         return f"attack success {before}"

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 
 from bezoar.component import register
-from bezoar.games.game import Game
+from bezoar.games.game import BackdoorGame
 from bezoar.games.referee import Deal, Made, Referee
 from bezoar.measure.estimates import auc, proportion
 from bezoar.measure.fidelity import fidelity
@@ -22,7 +22,7 @@ from bezoar.seed import Seed
 
 
 @register("detectability", paper="arXiv:2305.09671, Algorithm 2")
-class Detectability(Game):
+class Detectability(BackdoorGame):
     """Train N poisoned and N clean models, inspect all, and report the ROC AUC over models.
 
     Model i of either population has the seed `seed` + i for everything: poison, initialisation,

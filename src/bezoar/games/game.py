@@ -9,7 +9,7 @@ from pydantic import Field
 
 from bezoar.component import Component, Settings, canonical, digest
 from bezoar.games.referee import Deal, Recipe, Referee, TrustedSource
-from bezoar.roles import Architecture, Attack, DataSource, Trainer
+from bezoar.roles import Architecture, Backdoor, DataSource, Trainer
 from bezoar.seed import Seed
 
 
@@ -19,11 +19,8 @@ class Game(Component):
     family: ClassVar[str] = "games"
 
     data: DataSource
-    attack: Attack
     architecture: Architecture
     trainer: Trainer
-    trusted: Annotated[int, Field(ge=2)] = 500
-    trusted_source: TrustedSource = "train"
     seed: Annotated[int, Field(ge=0)] = 0
 
     @abstractmethod
@@ -33,6 +30,23 @@ class Game(Component):
     @abstractmethod
     def trainings(self) -> set[str]:
         """A key for every model that playing trains, an attacker's own included: equal keys share one model."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The victim's public recipe."""
+        return Recipe(self.architecture, self.trainer)
+
+    def address(self, referee: Referee) -> str:
+        """What keys this game's row among results."""
+        return digest({"game": self.identity(), "files": referee.fingerprint(self.data)})
+
+
+class BackdoorGame(Game):
+    """A game about a trigger, with a defender who trusts a few images."""
+
+    attack: Backdoor
+    trusted: Annotated[int, Field(ge=2)] = 500
+    trusted_source: TrustedSource = "train"
 
     def models_of(self, seed: int, *, poisoned: bool) -> set[str]:
         """The keys of the clean model of a seed, or of the poisoned one and what its attacker trains for it."""
@@ -49,12 +63,3 @@ class Game(Component):
     def deal(self, referee: Referee, seed: Seed) -> Deal:
         """The images of one round of the game."""
         return referee.deal(referee.splits(self.data), self.trusted, self.trusted_source, seed)
-
-    @property
-    def recipe(self) -> Recipe:
-        """The victim's public recipe."""
-        return Recipe(self.architecture, self.trainer)
-
-    def address(self, referee: Referee) -> str:
-        """What keys this game's row among results."""
-        return digest({"game": self.identity(), "files": referee.fingerprint(self.data)})

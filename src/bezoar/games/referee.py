@@ -28,6 +28,7 @@ from bezoar.records import Dataset, Inspection, Poison, Probe, Trusted
 from bezoar.roles import (
     Architecture,
     Attack,
+    Backdoor,
     CodePoisoning,
     DataPoisoning,
     DataSource,
@@ -122,7 +123,7 @@ class Referee:
         artefact = self.store.make(stage, lambda: pack_splits(source.load(self.folders)))
         return Made(unpack_splits(artefact), stage.address)
 
-    def attacked(self, data: Made[Splits], attack: Attack, recipe: Recipe, seed: Seed) -> Attacked:
+    def attacked(self, data: Made[Splits], attack: Backdoor, recipe: Recipe, seed: Seed) -> Attacked:
         """Let an attacker do what its role allows, and the victim train where that is left to it.
 
         Raises:
@@ -166,7 +167,7 @@ class Referee:
         model = self._model(recipe, data.value.train, without_prefix("model", tensors))
         return Made(model, stage.address), without_prefix("memory", tensors)
 
-    def probe(self, data: Made[Splits], attack: Attack, memory: Memory, seed: Seed) -> Probe:
+    def probe(self, data: Made[Splits], attack: Backdoor, memory: Memory, seed: Seed) -> Probe:
         """The attacked test images; cheap to make, so not kept."""
         lab = self.attackers_lab(data, attack, seed).value
         return attack.probe(data.value.test, memory, lab, seed / "probe")

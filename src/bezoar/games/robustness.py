@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from bezoar.component import register
-from bezoar.games.game import Game
+from bezoar.games.game import BackdoorGame
 from bezoar.games.referee import Attacked, Deal, Referee
 from bezoar.games.repairing import Point, blind_step, cross_validated, curve, final, looker, oracle
 from bezoar.measure.predictions import measure
@@ -18,7 +18,7 @@ from bezoar.seed import Seed
 
 
 @register("robustness", paper="arXiv:2305.09671, Algorithm 1")
-class Robustness(Game):
+class Robustness(BackdoorGame):
     """Collect, train, repair, measure: the whole repair curve and what is left within the accuracy budget.
 
     The result has three readings of the repair, all points of the one curve. ``oracle`` is the paper's:

@@ -20,6 +20,7 @@ from bezoar.report.groups import READINGS, Group, Robust, Row, group, over_seeds
 from bezoar.report.page import MINUS, Cell, Percent, Picture, Section, Table, number, percent, write_page
 from bezoar.report.parts import write_parts, write_rows
 from bezoar.report.plane import plane_sections
+from bezoar.report.transfers import transfer_sections
 from bezoar.report.words import glossary, intervals
 
 
@@ -38,7 +39,7 @@ def results_page(path: Path, rows: Sequence[Row]) -> None:
     for row in rows:
         if "error" not in row:
             played.setdefault(_game(row), []).append(row)
-    robust, detected = played.pop("robustness", []), played.pop("detectability", [])
+    robust, detected, moved = (played.pop(name, []) for name in ("robustness", "detectability", "transfer"))
     others = [row for few in played.values() for row in few]
     repaired = [row for row in robust if row["game"].get("repairer") is not None]
     undefended = [row for row in robust if row["game"].get("repairer") is None]
@@ -47,11 +48,13 @@ def results_page(path: Path, rows: Sequence[Row]) -> None:
         *_robustness(repaired),
         *_detectability(detected),
         *plane_sections([*repaired, *detected]),
+        *transfer_sections(moved),
         *_rest(failed, others),
     ]
     if robust or detected:
         sections += [_settings(rows), glossary(), intervals()]
-    counts = {"robustness": len(robust), "detectability": len(detected), "other": len(others), "failed": len(failed)}
+    counts = {"robustness": len(robust), "detectability": len(detected), "transfer": len(moved)}
+    counts |= {"other": len(others), "failed": len(failed)}
     parts = [f"{count} {name}" for name, count in counts.items() if count]
     write_page(
         path,

@@ -22,41 +22,69 @@ from bezoar.reproduce.numbers import Paper, read_paper
 from bezoar.reproduce.outcome import Outcome
 from bezoar.reproduce.searched import table5
 from bezoar.reproduce.tables import table2, table3
+from bezoar.reproduce.transfer import figure3 as cp_figure3
+from bezoar.reproduce.transfer import figure5 as cp_figure5
+from bezoar.reproduce.transfer import figure6 as cp_figure6
+from bezoar.reproduce.transfer import figure7 as cp_figure7
+from bezoar.reproduce.transfer import figure8 as cp_figure8
 
 PRESETS = ("cpu", "gpu", "paper")
 COMPARABLE = ("gpu", "paper")
 """Presets at which values, not only their order, can be held against the paper's."""
 
-FOLDER = Path("experiments") / "pick-your-poison"
+FOLDER = Path("experiments")
+LUKAS, ZHU = "pick-your-poison", "convex-polytope"
+"""Folders of the papers: arXiv:2305.09671 and arXiv:1905.05897."""
 NUMBERS = "numbers.yaml"
+
+Draw = Callable[[Sequence[Row], Path, bool], Outcome]
+"""Rows, the file of printed numbers, and whether values can be compared -> what became of a table or figure."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table or figure of the paper.
+    """A table or figure of a paper.
 
     Attributes:
+        paper: the folder of its settings files and numbers.
         title: what it shows.
         sweeps: the settings files whose games it needs; experiments share games through these.
-        draw: rows, the printed numbers and whether values can be compared -> what became of it. None where nothing
-            is measured: the attacks of the games are shown on images, and no game is played.
+        draw: None where nothing is measured: the attacks of the games are shown on images, and no game is played.
     """
 
+    paper: str
     title: str
     sweeps: tuple[str, ...]
-    draw: Callable[[Sequence[Row], Paper, bool], Outcome] | None
+    draw: Draw | None
+
+
+def _beside(draw: Callable[[Sequence[Row], Paper, bool], Outcome]) -> Draw:
+    """A drawing of "Pick your Poison", with its numbers read."""
+    return lambda rows, path, comparable: draw(rows, read_paper(path), comparable)
 
 
 EXPERIMENTS = {
-    "table2": Experiment("Table II: undefended models, and how detectable they are", ("detection",), table2),
-    "table3": Experiment("Table III: what five repairs leave", ("repairs",), table3),
-    "table5": Experiment("Table V: settings found without an oracle", ("search",), table5),
-    "fig5": Experiment("Figure 5: attack success and detectability over m", ("detection",), figure5),
-    "fig6": Experiment("Figure 6: accuracy and attack success during Pivotal Tuning", ("curves",), figure6),
-    "fig7": Experiment("Figure 7: robustness against detectability", ("curves", "detection"), figure7),
-    "fig8": Experiment("Figure 8: what the attacks do to images", ("gallery",), None),
-    "fig9": Experiment("Figure 9: scores of single classes", ("detection",), figure9),
+    "table2": Experiment(
+        LUKAS, "Table II: undefended models, and how detectable they are", ("detection",), _beside(table2)
+    ),
+    "table3": Experiment(LUKAS, "Table III: what five repairs leave", ("repairs",), _beside(table3)),
+    "table5": Experiment(LUKAS, "Table V: settings found without an oracle", ("search",), _beside(table5)),
+    "fig5": Experiment(LUKAS, "Figure 5: attack success and detectability over m", ("detection",), _beside(figure5)),
+    "fig6": Experiment(
+        LUKAS, "Figure 6: accuracy and attack success during Pivotal Tuning", ("curves",), _beside(figure6)
+    ),
+    "fig7": Experiment(LUKAS, "Figure 7: robustness against detectability", ("curves", "detection"), _beside(figure7)),
+    "fig8": Experiment(LUKAS, "Figure 8: what the attacks do to images", ("gallery",), None),
+    "fig9": Experiment(LUKAS, "Figure 9: scores of single classes", ("detection",), _beside(figure9)),
+    "cp-fig3": Experiment(
+        ZHU, "Figure 3: losses in an unseen victim while poisons are crafted", ("losses",), cp_figure3
+    ),
+    "cp-fig5": Experiment(ZHU, "Figure 5: linear victims of triggerless poisons", ("linear",), cp_figure5),
+    "cp-fig6": Experiment(ZHU, "Figure 6: attackers who share some of the data, or none", ("overlap",), cp_figure6),
+    "cp-fig7": Experiment(ZHU, "Figure 7: victims that train everything", ("end_to_end",), cp_figure7),
+    "cp-fig8": Experiment(ZHU, "Figure 8: clean accuracy of poisoned victims", ("linear",), cp_figure8),
 }
+"""Name -> table or figure; those of "Transferable Clean-Label Poisoning Attacks" begin with cp."""
 
 
 def find(name: str) -> Experiment:
@@ -70,18 +98,19 @@ def find(name: str) -> Experiment:
     return EXPERIMENTS[name]
 
 
-def folder_of_experiments(given: Path | None) -> Path:
-    """Where the settings files lie: the folder given, that of the working directory, or that of bezoar's checkout.
+def folder_of_experiments(name: str, given: Path | None) -> Path:
+    """Where a table's settings files lie: the folder given, or its paper's below the working directory or the checkout.
 
     Raises:
         SettingError: in none of them.
     """
+    below = FOLDER / find(name).paper
     checkout = Path(bezoar.__file__).parents[2]
-    for folder in (FOLDER, checkout / FOLDER) if given is None else (given,):
+    for folder in (below, checkout / below) if given is None else (given,):
         if (folder / NUMBERS).is_file():
             return folder
     raise SettingError(
-        f"--experiments: {given or FOLDER} holds no {NUMBERS}; run this in a checkout of bezoar, or name the folder"
+        f"--experiments: {given or below} holds no {NUMBERS}; run this in a checkout of bezoar, or name the folder"
     )
 
 
@@ -119,7 +148,7 @@ def outcome(name: str, rows: Sequence[Row], preset: str, folder: Path, referee: 
     """
     experiment = find(name)
     if experiment.draw is not None:
-        return experiment.draw(rows, read_paper(folder / NUMBERS), preset in COMPARABLE)
+        return experiment.draw(rows, folder / NUMBERS, preset in COMPARABLE)
     if referee is None:
         raise SettingError(f"{name}: its images are made anew, which takes a referee")
     return figure8([game for sweep in experiment.sweeps for game in games_of(sweep, preset, folder)], referee)

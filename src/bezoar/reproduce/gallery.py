@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bezoar.games.game import Game
+from bezoar.games.game import BackdoorGame, Game
 from bezoar.games.referee import Referee
 from bezoar.report.gallery import attack_figure
 from bezoar.report.page import Picture, Section
@@ -18,7 +18,8 @@ def figure8(games: Sequence[Game], referee: Referee) -> Outcome:
         DataError: the images are not there.
     """
     pictures: list[Picture] = []
-    for game in referee.lab.progress.track(games, "attacks", len(games)):
+    backdoors = [game for game in games if isinstance(game, BackdoorGame)]
+    for game in referee.lab.progress.track(backdoors, "attacks", len(backdoors)):
         asked = referee.publishing(game.recipe)
         figure = attack_figure(game.attack, asked.splits(game.data), asked, game.recipe)
         pictures.append(Picture(figure, f"{game.attack.kind}: {type(game.attack).paper}"))

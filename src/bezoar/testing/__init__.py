@@ -14,16 +14,27 @@ from bezoar.component import Component
 from bezoar.errors import BezoarError
 from bezoar.roles import (
     Architecture,
-    Attack,
+    Backdoor,
     CodePoisoning,
     DataPoisoning,
     DataSource,
     Detector,
     Repairer,
+    TargetedPoisoning,
     Trainer,
     Trigger,
 )
-from bezoar.testing import architectures, attacks, datasets, detectors, every_component, repairers, trainers, triggers
+from bezoar.testing import (
+    architectures,
+    attacks,
+    datasets,
+    detectors,
+    every_component,
+    repairers,
+    targeted,
+    trainers,
+    triggers,
+)
 from bezoar.testing.instances import NeedsSettingsError, instance, variants
 from bezoar.testing.watch import Claim, UnmetClaimError, generators_kept
 
@@ -33,9 +44,10 @@ CLAIMS: dict[type[Component], tuple[Claim, ...]] = {
     Component: every_component.CLAIMS,
     DataSource: datasets.CLAIMS,
     Trigger: triggers.CLAIMS,
-    Attack: attacks.PROBE_CLAIMS,
+    Backdoor: attacks.PROBE_CLAIMS,
     DataPoisoning: attacks.POISON_CLAIMS,
     CodePoisoning: attacks.SUPPLY_CLAIMS,
+    TargetedPoisoning: targeted.CLAIMS,
     Architecture: architectures.CLAIMS,
     Trainer: trainers.CLAIMS,
     Repairer: repairers.CLAIMS,

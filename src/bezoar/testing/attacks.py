@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bezoar.errors import SettingError
 from bezoar.records import Dataset, Poison, Probe
-from bezoar.roles import Attack, CodePoisoning, DataPoisoning, Shipment
+from bezoar.roles import Backdoor, CodePoisoning, DataPoisoning, Shipment
 from bezoar.testing import toy
 from bezoar.testing.watch import (
     Claim,
@@ -120,13 +120,13 @@ def a_target_that_is_no_class_is_refused_by_name(attack: DataPoisoning) -> None:
         _require_refusal(attack.replace(target=len(toy.CLASSES)), "target")
 
 
-def the_probe_wants_what_its_images_do_not_show(attack: Attack) -> None:
+def the_probe_wants_what_its_images_do_not_show(attack: Backdoor) -> None:
     """Images of the wanted class say nothing about an attack."""
     probe = _probe(attack)
     require(not bool((toy.unseen().labels[probe.rows] == probe.wanted).any()), "a probe's true label is the wanted one")
 
 
-def the_probe_names_the_test_images_it_was_made_from(attack: Attack) -> None:
+def the_probe_names_the_test_images_it_was_made_from(attack: Backdoor) -> None:
     """Distinct rows, stored images of the data's shape, and one wanted class (or -1, any error) each."""
     probe, count = _probe(attack), len(toy.CLASSES)
     require(len(probe.rows) > 0, "the probe is empty")
@@ -137,14 +137,14 @@ def the_probe_names_the_test_images_it_was_made_from(attack: Attack) -> None:
     require(bool((probe.wanted >= -1).all() and (probe.wanted < count).all()), "a wanted class does not exist")
 
 
-def the_same_seed_gives_the_same_probe(attack: Attack) -> None:
+def the_same_seed_gives_the_same_probe(attack: Backdoor) -> None:
     """Whatever the global generators are at."""
     first = _seen(_probe(attack))
     with other_generators():
         require_unchanged(first, _seen(_probe(attack)), "the probe's ")
 
 
-def probing_leaves_test_data_and_global_state_alone(attack: Attack) -> None:
+def probing_leaves_test_data_and_global_state_alone(attack: Backdoor) -> None:
     """The referee measures clean accuracy on the same images."""
     test = toy.unseen()
     before, memory = pixels(test), _memory(attack)
@@ -198,7 +198,7 @@ def _poison(attack: DataPoisoning) -> Poison:
     return attack.poison(toy.dataset(), toy.armed(attack), toy.SEED)
 
 
-def _memory(attack: Attack) -> dict[str, Tensor]:
+def _memory(attack: Backdoor) -> dict[str, Tensor]:
     if isinstance(attack, CodePoisoning):
         return dict(_supply(attack).memory)
     return dict(_poison(attack).memory) if isinstance(attack, DataPoisoning) else {}
@@ -208,7 +208,7 @@ def _supply(attack: CodePoisoning) -> Shipment:
     return attack.supply(toy.dataset(), toy.armed(attack), toy.SEED)
 
 
-def _probe(attack: Attack) -> Probe:
+def _probe(attack: Backdoor) -> Probe:
     return attack.probe(toy.unseen(), _memory(attack), toy.armed(attack), toy.SEED)
 
 

@@ -27,7 +27,13 @@ CHEAP = {
 }
 """By the name of a setting, or the last part of it (``teacher_steps``); defaults that are smaller stay."""
 
+CRAFTING: Settings = {"substitutes": ["small_resnet"], "dropout": [0.2], "base_class": 1, "poisons": 2}
+"""Triggerless attacks come with the paper's 18 large networks and a class that only CIFAR-10 has."""
+
 EXAMPLES: dict[str, Settings] = {
+    "bullseye_polytope": CRAFTING,
+    "convex_polytope": CRAFTING,
+    "feature_collision": CRAFTING,
     "timm": {"name": "test_resnet"},
     "torchvision": {"name": "shufflenet_v2_x0_5"},
     "python": {"target": "bezoar.testing.toy:network"},
@@ -68,9 +74,12 @@ def variants(component: Component, *, settled: Iterable[str] = ()) -> list[Compo
 
 def _settings(cls: type[Component], given: Settings) -> Settings:
     """Cheap settings of a class, laid over those that are given."""
-    chosen: Settings = {"kind": cls.kind, **given, **EXAMPLES.get(cls.kind, {})}
+    examples = EXAMPLES.get(cls.kind, {})
+    chosen: Settings = {"kind": cls.kind, **given, **examples}
     needed: list[str] = []
     for name, field in cls.model_fields.items():
+        if name in examples:
+            continue
         default = given.get(name, field.get_default(call_default_factory=True, validated_data={}))
         if isinstance(default, Component):
             chosen[name] = _cheaper(default)
@@ -78,7 +87,7 @@ def _settings(cls: type[Component], given: Settings) -> Settings:
             chosen[name] = [_cheaper(part) for part in cast("tuple[Component]", default)]
         elif _cheap(name) is not None:
             chosen[name] = _cheap(name) if default in (None, PydanticUndefined) else min(default, _cheap(name))
-        elif default is PydanticUndefined and name not in chosen:
+        elif default is PydanticUndefined:
             role = _role(field)
             if role is None:
                 needed.append(name)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
+from bezoar.component import build, canonical
 from bezoar.lab import Lab
-from bezoar.models.classifier import Classifier
+from bezoar.models.classifier import Classifier, frozen
 from bezoar.models.resnet import SmallResNet
 from bezoar.records import Dataset, Trusted
-from bezoar.roles import Architecture, Attack, Trigger
+from bezoar.roles import Architecture, Attack, TargetedPoisoning, Trigger
 from bezoar.seed import Seed
 from bezoar.training.sgd import Sgd
 
@@ -54,7 +56,9 @@ def lab() -> Lab:
 
 
 def armed(attacker: Attack | Trigger) -> Lab:
-    """The lab of an attacker, with the surrogate that it asks for."""
+    """The lab of an attacker, with the surrogate or the substitutes that it asks for."""
+    if isinstance(attacker, TargetedPoisoning):
+        return replace(lab(), substitutes=tuple(_substitute(canonical(one.describe())) for one in attacker.networks))
     wanted = attacker.wanted_model
     return lab() if wanted is None else replace(lab(), surrogate=wanted.obtain(SHAPE, _trained))
 
@@ -73,6 +77,12 @@ def suspect() -> Classifier:
 @cache
 def _trained() -> Classifier:
     return _recipe(6).train(architecture(), dataset(), Lab(), SEED / "suspect")
+
+
+@cache
+def _substitute(described: str) -> Classifier:
+    network = build(Architecture, json.loads(described))
+    return frozen(_recipe(2).train(network, dataset(), Lab(), SEED / "substitute"))
 
 
 def _recipe(epochs: int) -> Sgd:

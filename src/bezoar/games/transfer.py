@@ -1,0 +1,211 @@
+"""The transfer game (Zhu et al., section 4): whether poisons made on substitutes mislead a victim never seen."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import torch
+from jaxtyping import Float, Int64
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from bezoar.attacks.convex_polytope import polytope
+from bezoar.attacks.feature_collision import collision
+from bezoar.component import Settings, canonical, digest, register
+from bezoar.errors import SettingError
+from bezoar.games.crafting import Crafts, craft
+from bezoar.games.game import Game
+from bezoar.games.referee import Made, Recipe, Referee
+from bezoar.games.victims import Scene, Transferred, fine_tuned
+from bezoar.measure.estimates import mean, proportion
+from bezoar.measure.predictions import clean_accuracy
+from bezoar.models.classifier import Classifier, frozen
+from bezoar.records import as_float
+from bezoar.roles import Architecture, Splits, TargetedPoisoning
+from bezoar.seed import Seed
+
+Share = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
+
+
+@register("transfer", paper="arXiv:1905.05897, section 4")
+class Transfer(Game):
+    """Substitutes are pre-trained, poisons crafted on them, and a victim of its own pre-training fine-tunes on these.
+
+    The data are split by their order within each class: `pretraining` images of every class for pre-training, the next
+    `fine_tuning` for fine-tuning, where the poisons stand in the place of their bases, and the next `targets` of the
+    class `target_class` are the targets. Each target is attacked for itself, and misleads a victim of its own. An
+    attack succeeds if the victim gives the target the poisons' label; the base rate is how often an unpoisoned one
+    does so by itself.
+
+    Attributes:
+        architecture: the victim's; it is black-box where the attack has no substitute of the kind.
+        trainer: of the pre-training, the victim's and the substitutes'.
+        transfer: whether the victim trains its head on a frozen extractor (`linear`), or everything.
+        epochs: of fine-tuning.
+        substitute_data, victim_data: from which to which part of the images for pre-training they are trained on.
+        every: at every so many steps the referee looks how near the poisons are to the target in the victim; the
+            attack does not learn of it.
+    """
+
+    attack: TargetedPoisoning
+    transfer: Transferred = "linear"
+    epochs: Annotated[int, Field(ge=1)] = 60
+    pretraining: Annotated[int, Field(ge=1)] = 4800
+    fine_tuning: Annotated[int, Field(ge=2)] = 50
+    targets: Annotated[int, Field(ge=1)] = 50
+    target_class: Annotated[int, Field(ge=0)] = 6
+    substitute_data: Share = (0.0, 1.0)
+    victim_data: Share = (0.0, 1.0)
+    every: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _shares_hold_images(self) -> Transfer:
+        for name in ("substitute_data", "victim_data"):
+            first, last = getattr(self, name)
+            if round(first * self.pretraining) >= round(last * self.pretraining):
+                raise ValueError(f"{name}: from {first} to {last} there is no image of {self.pretraining} a class")
+        if self.target_class == self.attack.intended:
+            raise ValueError(
+                f"target_class: {self.target_class} is the label that the attack wants, so nothing changes"
+            )
+        _ = self.attack.networks  # a substitute without the dropout that is asked for is refused here
+        return self
+
+    def trainings(self) -> set[str]:
+        """The victim and the substitutes."""
+        victim = self._facts(self.architecture, self.victim_data, "victim")
+        networks = enumerate(self.attack.networks)
+        return {victim, *(self._facts(one, self.substitute_data, f"substitutes/{at}") for at, one in networks)}
+
+    def _facts(self, architecture: Architecture, share: Share, name: str) -> str:
+        facts: Settings = {"data": self.data.identity(), "pretraining": self.pretraining, "share": list(share)}
+        return canonical({**facts, "seed": f"{self.seed}/{name}", **Recipe(architecture, self.trainer).identity()})
+
+    def play(self, referee: Referee) -> dict[str, Any]:
+        """Pre-train, craft, fine-tune, measure."""
+        seed, data = Seed(self.seed), referee.splits(self.data)
+        rows = divided(data.value.train.labels, self)
+        tuning = self._part(data, rows.fine_tuning, "fine_tuning")
+        targets = Made(data.value.train.take(rows.targets), digest(rows.targets.tolist()))
+        learnt = self._part(data, rows.pretraining(self.substitute_data), f"pretraining/{self.substitute_data}")
+        substitutes = [
+            referee.train(learnt, None, Recipe(one, self.trainer), seed / "substitutes" / at)
+            for at, one in enumerate(self.attack.networks)
+        ]
+        given = [Made(frozen(one.value), one.address) for one in substitutes]
+        made = craft(referee, self.attack, tuning, targets, given, every=self.every, seed=seed)
+        own = self._part(data, rows.pretraining(self.victim_data), f"pretraining/{self.victim_data}")
+        victim = referee.train(own, None, self.recipe, seed / "victim")
+        test = data.value.test
+        scene = Scene(victim.value, tuning.value.train, made.value.last, targets.value, test, self.attack.intended)
+        stream = seed / "fine_tuning"
+
+        def compute() -> dict[str, Any]:
+            return self._measured(scene, made.value, rows.targets, referee, stream)
+
+        plain: Settings = {"transfer": self.transfer, "epochs": self.epochs, "intended": self.attack.intended}
+        inputs = {"victim": victim.address, "poisons": made.address}
+        return referee.measured("transfer", {}, plain, inputs, stream, compute)
+
+    def _part(self, data: Made[Splits], rows: Int64[Tensor, "n"], name: str) -> Made[Splits]:
+        """Some training rows with the test set; their address says which."""
+        value = Splits(data.value.train.take(rows), data.value.test)
+        sizes = [self.pretraining, self.fine_tuning]
+        return Made(value, digest({"data": data.address, "part": name, "sizes": sizes}))
+
+    def _measured(
+        self, scene: Scene, crafts: Crafts, rows: Int64[Tensor, "t"], referee: Referee, seed: Seed
+    ) -> dict[str, Any]:
+        """What the victims have become, and how near to the targets the poisons were in the pre-trained one."""
+        found = fine_tuned(scene, self.transfer, self.epochs, referee.lab, seed)
+        hits, natural = found.predicted == scene.intended, found.natural == scene.intended
+        poisoned = found.right[:-1].float().mean(1).tolist()
+        groups = scene.test.groups
+        hull, apart = self._nearness(scene, crafts)
+        return {
+            "success": proportion(hits, unit="targets").as_json(),
+            "base_rate": proportion(natural, unit="targets").as_json(),
+            "clean_accuracy": {
+                "pretrained": clean_accuracy(scene.model, scene.test).as_json(),
+                "fine_tuned": proportion(found.right[-1], groups).as_json(),
+                "poisoned": mean(poisoned, "targets").as_json(),
+            },
+            "targets": [
+                {
+                    "row": int(rows[at]),
+                    "predicted": int(found.predicted[at]),
+                    "natural": int(found.natural[at]),
+                    "confidence": float(found.confidence[at]),
+                    "learnt": float(found.learnt[at]),
+                    "loss": float(crafts.losses[-1, at]),
+                    "victim_polytope": float(hull[-1, at]),
+                    "victim_collision": float(apart[-1, at]),
+                }
+                for at in range(len(rows))
+            ],
+            "looks": [
+                {
+                    "step": step,
+                    "substitutes": float(crafts.losses[at].mean()),
+                    "victim_polytope": float(hull[at].mean()),
+                    "victim_collision": float(apart[at].mean()),
+                }
+                for at, step in enumerate(crafts.steps)
+            ],
+        }
+
+    def _nearness(self, scene: Scene, crafts: Crafts) -> tuple[Float[Tensor, "looks t"], Float[Tensor, "looks t"]]:
+        """Eq. 3 and Eq. 2 in the pre-trained victim's features, at every look."""
+        model = frozen(scene.model)
+        wanted = _features(model, as_float(scene.targets.images()))
+        hull: list[Tensor] = []
+        apart: list[Tensor] = []
+        for few in crafts.poisons:
+            seen = torch.stack([_features(model, as_float(one.images)) for one in few])
+            hull.append(polytope(seen, wanted).losses.cpu())
+            apart.append(collision(seen, wanted).losses.cpu())
+        return torch.stack(hull), torch.stack(apart)
+
+
+class Rows:
+    """Which training rows serve what: in the order of the data, class by class.
+
+    Args:
+        classes: int64 [n] for each class, its rows.
+        game: how many of them.
+    """
+
+    def __init__(self, classes: list[Tensor], game: Transfer) -> None:
+        self._classes, self._game = classes, game
+        first, last = game.pretraining, game.pretraining + game.fine_tuning
+        self.fine_tuning = torch.cat([rows[first:last] for rows in classes]).sort().values
+        self.targets = classes[game.target_class][last : last + game.targets]
+
+    def pretraining(self, share: Share) -> Int64[Tensor, "n"]:
+        """A part of every class's images for pre-training."""
+        first, last = (round(part * self._game.pretraining) for part in share)
+        return torch.cat([rows[first:last] for rows in self._classes]).sort().values
+
+
+def divided(labels: Int64[Tensor, "n"], game: Transfer) -> Rows:
+    """The rows of a game.
+
+    Raises:
+        SettingError: a class has too few images, or the target's class does not exist.
+    """
+    count = int(labels.max()) + 1
+    if game.target_class >= count:
+        raise SettingError(f"target_class: {game.target_class} is no class; there are {count}, from 0")
+    classes = [(labels == label).nonzero()[:, 0] for label in range(count)]
+    for label, rows in enumerate(classes):
+        parts = {"pretraining": game.pretraining, "fine_tuning": game.fine_tuning}
+        parts |= {"targets": game.targets} if label == game.target_class else {}
+        if sum(parts.values()) > len(rows):
+            said = " + ".join(f"{name} {size}" for name, size in parts.items())
+            raise SettingError(f"{said} are more images than class {label} has, which are {len(rows)}")
+    return Rows(classes, game)
+
+
+def _features(model: Classifier, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model.features(images.to(model.mean.device)).float()

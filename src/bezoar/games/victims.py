@@ -1,0 +1,205 @@
+"""How victims fine-tune a pre-trained model on data with a few poisons in it, one victim for each target.
+
+The settings are the paper's (Zhu et al., section 4; spec 5): Adam, batches of 64, a tenth of the rate after half and
+after three quarters of the epochs, no augmentation, batch normalisation as it was pre-trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from bezoar.lab import Lab
+from bezoar.models.classifier import Classifier, frozen
+from bezoar.records import Dataset, Poison, as_float
+from bezoar.seed import Seed
+from bezoar.training.batches import Batch, batches, per_epoch
+from bezoar.training.steps import steps
+
+Transferred = Literal["linear", "end_to_end"]
+
+RATES: dict[Transferred, tuple[float, float]] = {"linear": (0.1, 0.0), "end_to_end": (1e-4, 5e-4)}
+"""Learning rate and weight decay."""
+BATCH = 64
+DECAYS = (0.5, 0.75)
+AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What fine-tuned victims say; the last of t + 1 was fine-tuned without poisons and is asked for every target.
+
+    Attributes:
+        predicted: int64 [t], each victim's class of its own target.
+        natural: int64 [t], what the unpoisoned one says.
+        confidence: float [t], each victim's probability of the label that the attacker intends.
+        learnt: float [t], the share of its poisons that a victim takes for what they are labelled.
+        right: bool [t + 1, n], which test images are classified correctly.
+    """
+
+    predicted: Int64[Tensor, "t"]
+    natural: Int64[Tensor, "t"]
+    confidence: Float[Tensor, "t"]
+    learnt: Float[Tensor, "t"]
+    right: Bool[Tensor, "v n"]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the victims of one architecture share.
+
+    Attributes:
+        model: pre-trained.
+        clean: what it is fine-tuned on.
+        poisons: one for each target; all replace the same rows of `clean`.
+        targets: one image each.
+        test: what the referee measures clean accuracy on.
+        intended: the label that the targets are to get.
+    """
+
+    model: Classifier
+    clean: Dataset
+    poisons: Sequence[Poison]
+    targets: Dataset
+    test: Dataset
+    intended: int
+
+    @property
+    def rows(self) -> Int64[Tensor, "k"]:
+        """Which rows are replaced."""
+        return self.poisons[0].rows
+
+    def pixels(self) -> Float[Tensor, "t k c h w"]:
+        """The poisons in [0, 1]: as stored, or as the attack remembers them exactly."""
+        return torch.stack([one.memory.get("exact", as_float(one.images)) for one in self.poisons])
+
+
+def fine_tuned(scene: Scene, how: Transferred, epochs: int, lab: Lab, seed: Seed) -> Answers:
+    """Fine-tune one victim for each target and one without poisons; all see their images in the same order."""
+    return (_linear if how == "linear" else _end_to_end)(scene, epochs, lab, seed)
+
+
+def _linear(scene: Scene, epochs: int, lab: Lab, seed: Seed) -> Answers:
+    """Train all victims' heads in one batched run on cached features; the extractor is frozen."""
+    model = frozen(scene.model).to(lab.device)
+    clean, poisoned = _seen(model, as_float(scene.clean.images())), _seen(model, scene.pixels().flatten(0, 1))
+    count, size = len(scene.poisons), len(scene.rows)
+    replaced = torch.cat([poisoned.unflatten(0, (count, size)), clean[scene.rows][None]])
+    heads = _Heads(model, count + 1)
+    labels = scene.clean.labels.to(lab.device)
+    optimizer, schedule = _optimizer(heads, "linear", epochs, len(labels))
+    place = torch.full((len(labels),), -1)
+    place[scene.rows] = torch.arange(size)
+    total = epochs * per_epoch(len(labels), BATCH)
+    for rows in lab.progress.track(_orders(len(labels), epochs, seed), "victims' heads", total):
+        features = clean[rows].expand(count + 1, -1, -1)
+        here = (place[rows] >= 0).nonzero()[:, 0]
+        features = features.index_copy(1, here.to(lab.device), replaced[:, place[rows[here]]])
+        wanted = labels[rows].expand(count + 1, -1)
+        # a sum over victims of means over images: none of them notices the others
+        loss = nn.functional.cross_entropy(heads(features).flatten(0, 1), wanted.flatten(), reduction="sum")
+        optimizer.zero_grad()
+        (loss / len(rows)).backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        targets = _seen(model, as_float(scene.targets.images()))
+        test = _seen(model, as_float(scene.test.images()))
+        own = torch.einsum("td,tcd->tc", targets, heads.weight[:-1]) + heads.bias[:-1]
+        answers = [(test @ weight.T + bias).argmax(1) for weight, bias in zip(heads.weight, heads.bias, strict=True)]
+        right = torch.stack(answers) == scene.test.labels.to(lab.device)
+        learnt = heads(replaced).argmax(-1)[:-1] == scene.intended
+    natural = targets @ heads.weight[-1].T + heads.bias[-1]
+    return _answers(own, natural, learnt, right, scene.intended)
+
+
+def _end_to_end(scene: Scene, epochs: int, lab: Lab, seed: Seed) -> Answers:
+    """Train every parameter of one victim after the other, in evaluation mode."""
+    pixels, clean = scene.pixels(), as_float(scene.clean.images())
+    targets = as_float(scene.targets.images()).to(lab.device)
+    test, own, learnt, right = as_float(scene.test.images()), [], [], []
+    natural = torch.zeros(0)
+    for number in lab.progress.track(range(len(pixels) + 1), "victims", len(pixels) + 1):
+        images = clean.clone()
+        if number < len(pixels):
+            images[scene.rows] = pixels[number]
+        model = scene.model.copy().to(lab.device).eval().requires_grad_(True)
+        _train(model, scene.clean, images.to(lab.device), epochs, lab, seed)
+        right.append(_logits(model, test).argmax(1) == scene.test.labels.to(lab.device))
+        with torch.no_grad():
+            if number == len(pixels):
+                natural = model(targets)
+                continue
+            own.append(model(targets[number : number + 1])[0])
+            learnt.append(model(pixels[number].to(lab.device)).argmax(1) == scene.intended)
+    return _answers(torch.stack(own), natural, torch.stack(learnt), torch.stack(right), scene.intended)
+
+
+def _train(model: Classifier, clean: Dataset, images: Tensor, epochs: int, lab: Lab, seed: Seed) -> None:
+    """One victim's fine-tuning; its images are floats, so the stored ones only say which rows are meant."""
+    optimizer, schedule = _optimizer(model, "end_to_end", epochs, len(clean))
+
+    def objective(victim: Classifier, batch: Batch) -> Tensor:
+        return nn.functional.cross_entropy(victim(images[batch.rows.to(images.device)]), batch.labels)
+
+    stream = batches(clean, BATCH, seed, device=lab.device, epochs=epochs)
+    for _ in steps(model, stream, objective, optimizer, seed=seed / "layers", schedule=schedule, training=False):
+        pass
+
+
+def _optimizer(
+    model: nn.Module, how: Transferred, epochs: int, count: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Adam with the paper's rates and decays."""
+    rate, decay = RATES[how]
+    optimizer = torch.optim.Adam(model.parameters(), rate, weight_decay=decay)
+    after = [round(part * epochs) * per_epoch(count, BATCH) for part in DECAYS]
+    return optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, after, 0.1)
+
+
+def _orders(count: int, epochs: int, seed: Seed) -> Iterator[Int64[Tensor, "b"]]:
+    """Rows of each batch, the same ones that `batches` draws."""
+    order = (seed / "order").generator()
+    for _ in range(epochs):
+        yield from (rows for rows in torch.randperm(count, generator=order).split(BATCH) if len(rows) > 1)
+
+
+class _Heads(nn.Module):
+    """Copies of a model's linear head that are trained side by side."""
+
+    def __init__(self, model: Classifier, count: int) -> None:
+        super().__init__()
+        head = model.head
+        assert isinstance(head, nn.Linear)
+        self.weight = nn.Parameter(head.weight.detach().expand(count, -1, -1).clone())
+        self.bias = nn.Parameter(head.bias.detach().expand(count, -1).clone())
+
+    def forward(self, features: Float[Tensor, "v b d"]) -> Float[Tensor, "v b c"]:
+        """Every head's logits of its own features."""
+        return torch.baddbmm(self.bias[:, None], features, self.weight.mT)
+
+
+def _seen(model: Classifier, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+    """Features of images, a few hundred at a time."""
+    with torch.no_grad():
+        return torch.cat([model.features(part.to(model.mean.device)).float() for part in images.split(AT_ONCE)])
+
+
+def _logits(model: Classifier, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+    with torch.no_grad():
+        return torch.cat([model(part.to(model.mean.device)) for part in images.split(AT_ONCE)])
+
+
+def _answers(own: Tensor, natural: Tensor, learnt: Tensor, right: Tensor, intended: int) -> Answers:
+    return Answers(
+        own.argmax(1).cpu(),
+        natural.argmax(1).cpu(),
+        own.softmax(1)[:, intended].detach().cpu(),
+        learnt.float().mean(1).cpu(),
+        right.cpu(),
+    )
