@@ -1,13 +1,15 @@
 """bezoar's own networks."""
 
 import operator
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, fx, nn
 
+from bezoar.component import digest
 from bezoar.models.classifier import Classifier, StagedClassifier
-from bezoar.models.resnet import ResNet18, SmallResNet
+from bezoar.models.resnet import Residual, ResNet18, SmallResNet
 from bezoar.roles import Architecture
 from bezoar.seed import Seed
 
@@ -127,3 +129,63 @@ def test_building_leaves_the_global_generator_alone(architecture: Architecture):
 def test_images_of_one_channel_and_another_size_fit():
     model = settled(SmallResNet(width=16), (1, 28, 20))
     assert model(torch.rand(2, 1, 28, 20)).shape == (2, 10)
+
+
+# from before these two networks had dropout
+ADDRESSES = {
+    ResNet18(): "63e9e0cbbaf19a941bbf9d709cc0c09b",
+    ResNet18(width=16): "d1d95e2885b39edeb24d6a6317b16ec5",
+    SmallResNet(): "db464f9e48532dba19f204fb1c8731ec",
+    SmallResNet(width=16, stages=4): "550694933366c92a57260431771cbda5",
+}
+
+
+@pytest.mark.parametrize("architecture", ADDRESSES, ids=str)
+def test_networks_from_before_dropout_keep_their_addresses(architecture: Architecture):
+    assert digest(architecture.identity()) == ADDRESSES[architecture]
+    assert digest(architecture.replace(dropout=0.25).identity()) != ADDRESSES[architecture]
+
+
+def old_convolution(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs)
+    )
+
+
+def old_block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    body = nn.Sequential(old_convolution(inputs, outputs, stride), nn.ReLU(), old_convolution(outputs, outputs))
+    same = stride == 1 and inputs == outputs
+    shortcut = nn.Identity() if same else old_convolution(inputs, outputs, stride, kernel=1)
+    return nn.Sequential(Residual(body, shortcut), nn.ReLU())
+
+
+def old_resnet18(width: int) -> list[nn.Module]:
+    stem = nn.Sequential(old_convolution(3, width), nn.ReLU())
+    first = nn.Sequential(old_block(width, width, 1), old_block(width, width, 1))
+    others = [
+        nn.Sequential(old_block(width * 2**number // 2, width * 2**number, 2), old_block(*[width * 2**number] * 2, 1))
+        for number in (1, 2, 3)
+    ]
+    return [stem, first, *others]
+
+
+def old_small_resnet(width: int) -> list[nn.Module]:
+    stem = nn.Sequential(old_convolution(3, width), nn.ReLU())
+    return [stem, old_block(width, 2 * width, 2), old_block(2 * width, 4 * width, 2)]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize(
+    ("architecture", "old", "factor"),
+    [(ResNet18(width=16), old_resnet18, 8), (SmallResNet(), old_small_resnet, 4)],
+    ids=str,
+)
+def test_networks_from_before_dropout_keep_their_keys_and_weights(
+    architecture: Architecture, old: Callable[[int], list[nn.Module]], factor: int, dropout: float
+):
+    """Stored models are loaded into them, and results that were committed came from them."""
+    now = architecture.replace(dropout=dropout).build(SHAPE, DIGITS, Seed(5)).state_dict()
+    with Seed(5).scoped():
+        before = StagedClassifier(old(16), 16 * factor, DIGITS, (0.5,), (0.25,)).state_dict()
+    assert list(now) == list(before)
+    assert all(torch.equal(now[key], before[key]) for key in now)

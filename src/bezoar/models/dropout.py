@@ -131,9 +131,9 @@ def _mix(bits: Tensor) -> Tensor:
     The integer hash "lowbias32" of C. Wellons, nullprogram.com/blog/2018/07/31. int32 wraps around alike on every
     device; its shift to the right copies the sign, which the masks undo.
     """
-    bits ^= (bits >> 16) & 0xFFFF
+    bits ^= (bits >> 16).bitwise_and_(0xFFFF)
     bits *= 0x7FEB352D
-    bits ^= (bits >> 15) & 0x1FFFF
+    bits ^= (bits >> 15).bitwise_and_(0x1FFFF)
     bits *= 0x846CA68B - 2**32
-    bits ^= (bits >> 16) & 0xFFFF
+    bits ^= (bits >> 16).bitwise_and_(0xFFFF)
     return bits

@@ -56,12 +56,12 @@ def stem(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
     return nn.Sequential(convolution(inputs, outputs, kernel=kernel), nn.ReLU())
 
 
-def activation(dropout: float = 0) -> nn.Module:
+def activation(dropout: float) -> nn.Module:
     """A rectifier, and dropout behind it."""
     return nn.Sequential(nn.ReLU(), dropping(dropout))
 
 
-def basic_block(inputs: int, outputs: int, stride: int, dropout: float = 0) -> Unit:
+def basic_block(inputs: int, outputs: int, stride: int, dropout: float = 0.0) -> Unit:
     """He et al.'s basic block: two 3x3 convolutions, dropout between them, beside a shortcut; then the activation."""
     body = nn.Sequential(convolution(inputs, outputs, stride), activation(dropout), convolution(outputs, outputs))
     same = stride == 1 and inputs == outputs
@@ -69,7 +69,7 @@ def basic_block(inputs: int, outputs: int, stride: int, dropout: float = 0) -> U
     return Unit(Residual(body, shortcut), nn.ReLU())
 
 
-def bottleneck(inputs: int, inner: int, outputs: int, stride: int, *, groups: int = 1, dropout: float = 0) -> Unit:
+def bottleneck(inputs: int, inner: int, outputs: int, stride: int, *, groups: int = 1, dropout: float = 0.0) -> Unit:
     """He et al.'s bottleneck block, or with groups Xie et al.'s (arXiv:1611.05431)."""
     body = bottleneck_body(inputs, inner, outputs, stride, groups=groups, dropout=dropout)
     same = stride == 1 and inputs == outputs
@@ -90,7 +90,7 @@ def bottleneck_body(
     )
 
 
-def stage(inputs: int, outputs: int, stride: int, depth: int, *, dropout: float = 0) -> nn.Sequential:
+def stage(inputs: int, outputs: int, stride: int, depth: int, *, dropout: float = 0.0) -> nn.Sequential:
     """`depth` basic blocks, the first of which changes width and resolution."""
     first = basic_block(inputs, outputs, stride, dropout)
     return nn.Sequential(first, *(basic_block(outputs, outputs, 1, dropout) for _ in range(depth - 1)))

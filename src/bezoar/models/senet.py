@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from bezoar.component import register
@@ -21,7 +23,7 @@ class SqueezeExcite(nn.Module):
         reduction: how many times fewer the hidden layer of the gate has.
     """
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
         self.gate = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
@@ -36,7 +38,7 @@ class SqueezeExcite(nn.Module):
         return inputs * self.gate(inputs)
 
 
-def se_unit(inputs: int, outputs: int, stride: int, dropout: float) -> Unit:
+def se_unit(inputs: int, outputs: int, stride: int, *, reduction: int, dropout: float) -> Unit:
     """A pre-activation unit: where it changes the shape, its shortcut starts behind the first activation.
 
     Dropout stands between the first convolution and the batch normalisation that follows.
@@ -48,17 +50,27 @@ def se_unit(inputs: int, outputs: int, stride: int, dropout: float) -> Unit:
         nn.BatchNorm2d(outputs),
         nn.ReLU(),
         nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
-        SqueezeExcite(outputs),
+        SqueezeExcite(outputs, reduction),
     )
     if stride == 1 and inputs == outputs:
         return Unit(Residual(nn.Sequential(*before, *body), nn.Identity()))
     return Unit(*before, Residual(nn.Sequential(*body), nn.Conv2d(inputs, outputs, 1, stride, bias=False)))
 
 
-def se_stage(inputs: int, outputs: int, stride: int, depth: int, *, dropout: float) -> nn.Sequential:
-    """`depth` units, the first of which changes width and resolution."""
-    first = se_unit(inputs, outputs, stride, dropout)
-    return nn.Sequential(first, *(se_unit(outputs, outputs, 1, dropout) for _ in range(depth - 1)))
+def se_stages(
+    inputs: int, width: int, *, depths: Sequence[int], strides: Sequence[int], reduction: int, dropout: float
+) -> list[nn.Sequential]:
+    """A stem and a block of units for each depth, 1, 2, 4 ... times the width; its first unit has the stride."""
+    blocks = [stem(inputs, width)]
+    channels = width
+    for number, (depth, first) in enumerate(zip(depths, strides, strict=True)):
+        units: list[nn.Module] = []
+        for place in range(depth):
+            stride, outputs = 1 if place else first, width * 2**number
+            units.append(se_unit(channels, outputs, stride, reduction=reduction, dropout=dropout))
+            channels = outputs
+        blocks.append(nn.Sequential(*units))
+    return blocks
 
 
 @register("senet18", paper="arXiv:1709.01507")
@@ -76,23 +88,20 @@ class SENet18(Architecture):
 
     def build(self, shape: tuple[int, int, int], classes: tuple[str, ...], seed: Seed) -> Classifier:
         """A stem and four stages of two units, 1, 2, 4 and 8 times the width; each is a block."""
-        width, dropout = self.width, self.dropout
+        depths, strides = (2, 2, 2, 2), (1, 2, 2, 2)
         with seed.scoped():
-            blocks = [
-                stem(shape[0], width),
-                se_stage(width, width, 1, 2, dropout=dropout),
-                se_stage(width, 2 * width, 2, 2, dropout=dropout),
-                se_stage(2 * width, 4 * width, 2, 2, dropout=dropout),
-                se_stage(4 * width, 8 * width, 2, 2, dropout=dropout),
-            ]
-            return StagedClassifier(blocks, 8 * width, classes, self.mean, self.std)
+            blocks = se_stages(shape[0], self.width, depths=depths, strides=strides, reduction=16, dropout=self.dropout)
+            return StagedClassifier(blocks, 8 * self.width, classes, self.mean, self.std)
 
 
 @register("small_senet", paper="arXiv:1709.01507")
 class SmallSENet(Architecture):
     """A squeeze-and-excitation network for CPUs: a stem at full resolution and three stages, each halving it.
 
-    TODO cost
+    At the default width it has 156,950 parameters at 10 classes and takes 4.7 million multiply-accumulates for an image
+    of 32x32; an epoch of training took 0.6 to 0.7 of `small_resnet`'s time on one thread. Its gates have a quarter of
+    the channels in their hidden layer: of a sixteenth, one unit would be left, and often dead. With `dropout`,
+    activations are dropped in each unit after its first convolution.
     """
 
     width: Width = 16
@@ -102,12 +111,7 @@ class SmallSENet(Architecture):
 
     def build(self, shape: tuple[int, int, int], classes: tuple[str, ...], seed: Seed) -> Classifier:
         """A stem and stages of one, one and two units, 1, 2 and 4 times the width; each is a block."""
-        width, dropout = self.width, self.dropout
+        depths, strides = (1, 1, 2), (2, 2, 2)
         with seed.scoped():
-            blocks = [
-                stem(shape[0], width),
-                se_stage(width, width, 2, 1, dropout=dropout),
-                se_stage(width, 2 * width, 2, 1, dropout=dropout),
-                se_stage(2 * width, 4 * width, 2, 2, dropout=dropout),
-            ]
-            return StagedClassifier(blocks, 4 * width, classes, self.mean, self.std)
+            blocks = se_stages(shape[0], self.width, depths=depths, strides=strides, reduction=4, dropout=self.dropout)
+            return StagedClassifier(blocks, 4 * self.width, classes, self.mean, self.std)
