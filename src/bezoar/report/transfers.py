@@ -52,7 +52,7 @@ class Transferred:
     hits: dict[int, int]
     natural: dict[int, int]
     ends: dict[str, dict[int, float]]
-    looks: list[dict[str, float]]
+    looks: list[dict[str, float | int]]
 
     @staticmethod
     def read(row: Row) -> Transferred:
