@@ -1,4 +1,4 @@
-"""The common tests of every role: what any attack, trigger, network, trainer, repairer, detector or data must hold to.
+"""The common tests of every role: what any attack, trigger, network, trainer, defence or data must hold to.
 
 `bezoar check NAME` runs them on one method, `tests/conformance` on all, and a method of one's own is held to
 them by ``check(MyMethod)``. Each claim is a function that raises where it does not hold; its name says it.
@@ -20,10 +20,21 @@ from bezoar.roles import (
     DataSource,
     Detector,
     Repairer,
+    Sanitizer,
     Trainer,
     Trigger,
 )
-from bezoar.testing import architectures, attacks, datasets, detectors, every_component, repairers, trainers, triggers
+from bezoar.testing import (
+    architectures,
+    attacks,
+    datasets,
+    detectors,
+    every_component,
+    repairers,
+    sanitizers,
+    trainers,
+    triggers,
+)
 from bezoar.testing.instances import NeedsSettingsError, instance, variants
 from bezoar.testing.watch import Claim, UnmetClaimError, generators_kept
 
@@ -40,6 +51,7 @@ CLAIMS: dict[type[Component], tuple[Claim, ...]] = {
     Trainer: trainers.CLAIMS,
     Repairer: repairers.CLAIMS,
     Detector: detectors.CLAIMS,
+    Sanitizer: sanitizers.CLAIMS,
 }
 
 
