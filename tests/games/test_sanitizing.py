@@ -19,6 +19,7 @@ from bezoar.games.referee import Referee
 from bezoar.games.robustness import Robustness
 from bezoar.games.sanitizing import most_suspicious, told
 from bezoar.lab import Lab
+from bezoar.measure.estimates import auc, proportion
 from bezoar.measure.predictions import clean_accuracy
 from bezoar.models.classifier import Classifier
 from bezoar.records import Dataset, Poison
@@ -60,7 +61,8 @@ def test_removing_the_poison_removes_the_backdoor(cleaned: dict[str, Any]) -> No
     assert (found["auc"]["value"], found["auc"]["unit"], found["auc"]["n"]) == (1.0, "rows", 1600)
     assert (found["poisoned_removed"]["value"], found["poisoned_removed"]["n"]) == (1.0, 100)
     assert (found["clean_removed"]["value"], found["clean_removed"]["n"]) == (60 / 1500, 1500)
-    assert found["attack_success"]["value"] < 0.2 < 0.8 < cleaned["suspect"]["attack_success"]["value"]
+    assert found["attack_success"]["value"] < 0.2
+    assert cleaned["suspect"]["attack_success"]["value"] > 0.8
 
 
 def test_the_model_is_trained_on_the_rows_that_are_left_with_the_victims_seed(
@@ -80,17 +82,16 @@ def test_what_is_repaired_is_the_model_of_the_rows_that_are_left(
     cleaned: dict[str, Any], game: Robustness, referee: Referee
 ) -> None:
     repairer = {"kind": "weight_decay", "steps": 2}
-    found = game.replace(repairer=repairer, every=1, folds=2).play(referee)
+    found = game.replace(sanitizer=TopLeft(), repairer=repairer, every=1, folds=2).play(referee)
     assert found["sanitized"] == cleaned["sanitized"]
     for name in ("clean_accuracy", "attack_success"):
         assert found["curve"][0][name] == cleaned["sanitized"][name]
 
 
-@pytest.mark.parametrize("kind", ["spectral_signatures", "activation_clustering"])
-def test_a_backdoor_in_a_thirteenth_of_the_rows_is_found_in_the_victims_features(
-    kind: str, game: Robustness, referee: Referee
+def test_a_backdoor_in_a_sixteenth_of_the_rows_is_found_in_the_victims_features(
+    game: Robustness, referee: Referee
 ) -> None:
-    found = game.replace(sanitizer=kind).play(referee)
+    found = game.replace(sanitizer="spectral_signatures").play(referee)
     assert found["sanitized"]["auc"]["low"] > 0.5
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
@@ -118,8 +119,8 @@ def test_the_model_of_the_rows_that_are_left_is_one_more_to_train(game: Robustne
     plain = game.replace(sanitizer=None)
     assert len(plain.trainings()) == 2
     assert plain.trainings() < game.trainings()
-    assert len(game.trainings() | game.replace(removed=0.2).trainings()) == 4
-    assert game.trainings() == game.replace(repairer="weight_decay").trainings()
+    assert len(game.trainings() | game.replace(sanitizer=TopLeft(), removed=0.2).trainings()) == 4
+    assert game.trainings() == game.replace(sanitizer=TopLeft(), repairer="weight_decay").trainings()
 
 
 def test_supplied_models_have_no_data_to_sanitize() -> None:
@@ -146,7 +147,6 @@ def test_repeated_poisons_count_as_often_as_they_occur_and_widen_the_interval() 
     """Second route to the area: Mann-Whitney's U of scipy."""
     clean = toy.dataset(40)
     rows = torch.tensor([3, 7, 9])
-    once = Poison(rows, clean.batch(rows), clean.labels[rows])
     thrice = Poison(rows, clean.batch(rows), clean.labels[rows], boost=3)
     scores = torch.rand(46, generator=Seed(0).generator())
     scores[rows] += 0.3
@@ -157,10 +157,8 @@ def test_repeated_poisons_count_as_often_as_they_occur_and_widen_the_interval() 
     u = stats.mannwhitneyu(scores[poisoned], scores[~poisoned]).statistic
     assert found["auc"]["value"] == pytest.approx(u / (9 * 37))
     assert found["poisoned_removed"]["value"] == pytest.approx(float(gone[poisoned].float().mean()))
-    single = told(scores[:40], gone[:40], once, once.apply(clean))
-    assert single["auc"]["value"] == pytest.approx(found["auc"]["value"])
-    for name in ("auc", "poisoned_removed"):
-        assert found[name]["high"] - found[name]["low"] > 0.9 * (single[name]["high"] - single[name]["low"])
+    assert found["auc"]["low"] < auc(scores[poisoned].tolist(), scores[~poisoned].tolist()).low
+    assert found["poisoned_removed"]["low"] < proportion(gone[poisoned]).low
 
 
 def test_without_poison_there_is_nothing_to_tell() -> None:
@@ -172,7 +170,13 @@ def test_without_poison_there_is_nothing_to_tell() -> None:
 
 
 def test_too_small_a_share_is_refused_by_name(game: Robustness, tmp_path: Any) -> None:
-    tiny = game.replace(data={"kind": "digits_in_the_wild", "train": 60, "test": 40}, removed=0.001)
-    tiny = tiny.replace(attack={"kind": "badnets", "poisons": 3}, trainer={**WORLD["trainer"], "epochs": 1}, trusted=20)
+    tiny = game.replace(
+        sanitizer=TopLeft(),
+        removed=0.001,
+        data={"kind": "digits_in_the_wild", "train": 60, "test": 40},
+        attack={"kind": "badnets", "poisons": 3},
+        trainer={**WORLD["trainer"], "epochs": 1},
+        trusted=20,
+    )
     with pytest.raises(SettingError, match=r"removed: 0\.001 of 60 rows is 0 rows"):
         tiny.play(Referee(Store(tmp_path)))
