@@ -90,7 +90,7 @@ def suspicions(
 
 
 def most_suspicious(scores: Float[Tensor, "n"], share: float, seed: Seed) -> Int64[Tensor, "k"]:
-    """The round(share n) rows with the highest scores, the highest first; ties are broken by the seed, not by place.
+    """The first round(share n) rows of `ranking`.
 
     Raises:
         SettingError: these are none, or all.
@@ -98,8 +98,13 @@ def most_suspicious(scores: Float[Tensor, "n"], share: float, seed: Seed) -> Int
     count = round(share * len(scores))
     if not 0 < count < len(scores):
         raise SettingError(f"removed: {share:g} of {len(scores)} rows is {count} rows; some must go and some must stay")
+    return ranking(scores, seed)[:count]
+
+
+def ranking(scores: Float[Tensor, "n"], seed: Seed) -> Int64[Tensor, "n"]:
+    """All rows, the highest score first; ties are broken by the seed, not by place."""
     shuffled = seed.permutation(len(scores))
-    return shuffled[scores[shuffled].argsort(descending=True, stable=True)][:count]
+    return shuffled[scores[shuffled].argsort(descending=True, stable=True)]
 
 
 def told(scores: Float[Tensor, "n"], gone: Bool[Tensor, "n"], poison: Poison, collected: Dataset) -> dict[str, Any]:

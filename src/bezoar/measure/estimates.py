@@ -116,7 +116,7 @@ def auc(
     m, n = len(poisoned), len(clean)
     if not m or not n:
         return Estimate(math.nan, 0.0, 1.0, m + n, unit)
-    value = float(_wins(poisoned, clean).mean())
+    value = float(_wins(poisoned, clean).sum()) / (m * n)
     effect = 1.0 if groups is None else _shared(_influences(poisoned, clean)[None], groups).effect
 
     def excess(theta: float) -> float:
@@ -133,10 +133,10 @@ def auc(
 
 
 def _wins(ours: Sequence[float], theirs: Sequence[float]) -> NDArray[np.float64]:
-    """For each of our scores the share of theirs below it, equal ones counting half; found by sorting."""
+    """For each of our scores how many of theirs lie below it, equal ones counting half; found by sorting."""
     ranked = np.sort(np.asarray(theirs, dtype=np.float64))
     below, reached = (np.searchsorted(ranked, np.asarray(ours, dtype=np.float64), side) for side in ("left", "right"))
-    return (below + reached) / (2 * len(ranked))
+    return (below + reached) / 2
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
@@ -192,8 +192,10 @@ def _shared(influences: NDArray[np.float64], groups: Groups) -> _Shared:
 
 def _influences(poisoned: Sequence[float], clean: Sequence[float]) -> NDArray[np.float64]:
     """How much each model, poisoned ones first, moves the ROC AUC; they add up to 0."""
-    won, lost = _wins(poisoned, clean), 1 - _wins(clean, poisoned)
-    return np.concatenate([(each - won.mean()) / len(each) for each in (won, lost)])
+    m, n = len(poisoned), len(clean)
+    won, lost = _wins(poisoned, clean), m - _wins(clean, poisoned)
+    area = won.sum() / (m * n)
+    return np.concatenate([(won / n - area) / m, (lost / m - area) / n])
 
 
 def _joined(one: float, other: float, correlation: float) -> float:
