@@ -243,6 +243,28 @@ class Trainer(Component):
         """A trained classifier in evaluation mode, on the lab's device."""
 
 
+class Sanitizer(Component):
+    """A player that says of every row of a data set how suspicious it is, before anybody trusts a model of it.
+
+    It is handed a model of the data as they are (the undefended victim), so that all sanitizers of a game look at the
+    same features. It sees neither the poison nor its rate nor its target, and it removes nothing: how many of the most
+    suspicious rows go is the referee's or the owner's to say.
+    """
+
+    family: ClassVar[str] = "sanitizers"
+
+    @abstractmethod
+    def suspicion(self, victim: Classifier, data: Dataset, lab: Lab, seed: Seed) -> Float[Tensor, "n"]:
+        """One finite score a row, on the CPU, higher is more suspicious; comparable across classes.
+
+        Args:
+            victim: trained on all of `data`, on the lab's device; it is left as it was.
+            data: with the labels on which the victim was trained.
+            lab: where.
+            seed: with which randomness.
+        """
+
+
 @dataclass(frozen=True)
 class Range:
     """Which values of a setting a search tries, from `low` to `high`, evenly on a logarithmic scale."""

@@ -193,9 +193,9 @@ def expected_seconds(games: Sequence[Game], rows: Iterable[dict[str, Any]]) -> f
 
 
 def _likeness(game: Mapping[str, Any]) -> tuple[str, ...]:
-    """The kinds of a game, of the player that it puts to the test, of its data and of its architecture."""
-    player = game.get("repairer") or game.get("detector") or {}
-    return tuple(str(part.get("kind", "")) for part in (game, player, game["data"], game["architecture"]))
+    """The kinds of a game, of the players that it puts to the test, of its data and of its architecture."""
+    player, sanitizer = game.get("repairer") or game.get("detector") or {}, game.get("sanitizer") or {}
+    return tuple(str(part.get("kind", "")) for part in (game, player, sanitizer, game["data"], game["architecture"]))
 
 
 def _models(game: Mapping[str, Any]) -> int:

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from bezoar.data.digits_in_the_wild import DigitsInTheWild
 from bezoar.defenses.repairers.batchnorm_recalibration import BatchNormRecalibration
+from bezoar.defenses.sanitizers.spectral_signatures import SpectralSignatures
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
 from bezoar.models.resnet import SmallResNet
@@ -202,6 +204,66 @@ class TellsTooMuch(Look):
     def inspect(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Inspection:
         found = super().inspect(suspect, trusted, lab, seed)
         return Inspection(found.scores, evidence={"label": trusted.labels.float()})
+
+
+class Sanitize(SpectralSignatures):
+    """The sanitizer that the broken ones spoil."""
+
+    def suspicion(self, victim: Classifier, data: Dataset, lab: Lab, seed: Seed) -> Tensor:
+        return super().suspicion(victim, data, lab, seed)
+
+
+class ScoresNobody(Sanitize):
+    """Its scores are infinite."""
+
+    def suspicion(self, victim: Classifier, data: Dataset, lab: Lab, seed: Seed) -> Tensor:
+        return torch.full((len(data),), torch.inf)
+
+
+class LeavesTheVictimInEvaluation(Sanitize):
+    """It sets all modes alike."""
+
+    def suspicion(self, victim: Classifier, data: Dataset, lab: Lab, seed: Seed) -> Tensor:
+        return super().suspicion(victim.eval(), data, lab, seed)
+
+
+class RanksByChance(Sanitize):
+    """It has more to go by than its seed."""
+
+    def suspicion(self, victim: Classifier, data: Dataset, lab: Lab, seed: Seed) -> Tensor:
+        nudge = torch.rand((), generator=elsewhere(seed).generator())
+        return super().suspicion(victim, data, lab, seed) * (1 + 1e-5 * nudge)
+
+
+class RanksWithDice(Sanitize):
+    """It draws from Python's global generator."""
+
+    def suspicion(self, victim: Classifier, data: Dataset, lab: Lab, seed: Seed) -> Tensor:
+        random.random()
+        return super().suspicion(victim, data, lab, seed)
+
+
+class LooksAtThePlace(Sanitize):
+    """The later a row, the more suspicious."""
+
+    def suspicion(self, victim: Classifier, data: Dataset, lab: Lab, seed: Seed) -> Tensor:
+        scores = super().suspicion(victim, data, lab, seed)
+        return scores + 0.1 * scores.max() * torch.linspace(0, 1, len(scores))
+
+
+class DividesByTheSpread(Sanitize):
+    """A class of one row has none."""
+
+    def suspicion(self, victim: Classifier, data: Dataset, lab: Lab, seed: Seed) -> Tensor:
+        sizes = data.labels.bincount()[data.labels]
+        return super().suspicion(victim, data, lab, seed) + 0 / (sizes - 1)
+
+
+class ThePureAreSuspicious(Sanitize):
+    """It ranks upside down."""
+
+    def suspicion(self, victim: Classifier, data: Dataset, lab: Lab, seed: Seed) -> Tensor:
+        return -super().suspicion(victim, data, lab, seed)
 
 
 class SharesSources(DigitsInTheWild):

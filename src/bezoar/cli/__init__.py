@@ -1,4 +1,4 @@
-"""The command line: the application, and how errors are shown; commands stand in `commands`, `playing`, `storing`."""
+"""The command line: the application, and how errors are shown; commands stand in the modules that are added here."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from bezoar.cli.commands import commands
+from bezoar.cli.datasets import datasets
 from bezoar.cli.playing import playing
 from bezoar.cli.storing import store
 from bezoar.errors import BezoarError, StoreWarning
@@ -65,6 +66,7 @@ def options(
 
 
 app.add_typer(commands)
+app.add_typer(datasets)
 app.add_typer(playing)
 app.add_typer(store, name="store")
 

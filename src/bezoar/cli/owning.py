@@ -153,6 +153,13 @@ def _player(family: str, name: str, changes: Sequence[str]) -> Component:
 def _load(path: Path, folder: Path, network: Network, device: str) -> tuple[LoadedModel, Trusted, Lab]:
     """The model on its device, and the trusted images at the size that it takes."""
     lab = Lab(find_device(device), Bars())
+    loaded = load_network(path, network, lab)
+    images = read_folder(folder, loaded.shape[1], loaded.model.classes)
+    return loaded, Trusted.of(images), lab
+
+
+def load_network(path: Path, network: Network, lab: Lab) -> LoadedModel:
+    """A user's own model on the lab's device."""
     architecture = None
     if network.architecture is not None:
         mean, std = _numbers("--mean", network.mean), _numbers("--std", network.std)
@@ -160,8 +167,7 @@ def _load(path: Path, folder: Path, network: Network, device: str) -> tuple[Load
     shape = None if network.size is None else (3, network.size, network.size)
     loaded = load_model(path, architecture=architecture, classes=_names(network.classes), shape=shape)
     loaded.model.to(lab.device)
-    images = read_folder(folder, loaded.shape[1], loaded.model.classes)
-    return loaded, Trusted.of(images), lab
+    return loaded
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:

@@ -44,7 +44,7 @@ def poison(
     as_json: bool,
 ) -> None:
     """Let an attack poison a data set (or train a poisoned model on it) and write what it made."""
-    settings = override({**_recipe(), "data": _source(source), "attack": {"kind": attack}}, changes)
+    settings = override({**demo_recipe(), "data": named_source(source), "attack": {"kind": attack}}, changes)
     player = build(Attack, settings["attack"])
     recipe = Recipe(build(Architecture, settings["architecture"]), build(Trainer, settings["trainer"]))
     dataset = build(DataSource, settings["data"])
@@ -100,13 +100,13 @@ def _print(written: dict[str, Any], train: Dataset, layout: Layout | None, out: 
         )
 
 
-def _recipe() -> dict[str, Any]:
+def demo_recipe() -> dict[str, Any]:
     """The demo's network and recipe, which a surrogate or a supplied model is trained by unless one says otherwise."""
     settings = read_settings("demo").settings
     return {name: settings[name] for name in ("architecture", "trainer")}
 
 
-def _source(text: str) -> dict[str, Any]:
+def named_source(text: str) -> dict[str, Any]:
     """A registered data set by its name, or a folder of images."""
     if text in members("datasets"):
         return {"kind": text}
@@ -121,7 +121,7 @@ def draw(name: str, family: str, target: Path, device: str) -> None:
     picture_kind(target)
     if family not in ("attacks", "triggers"):
         raise SettingError(f"--image: {name!r} is one of the {family}; pictures show attacks and triggers")
-    settings = _recipe()
+    settings = demo_recipe()
     recipe = Recipe(build(Architecture, settings["architecture"]), build(Trainer, settings["trainer"]))
     referee: Referee = make_referee(device, []).publishing(recipe)
     splits = referee.splits(build(DataSource, read_settings("demo").settings["data"]))

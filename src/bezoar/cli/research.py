@@ -114,12 +114,18 @@ def _print_robustness(name: str, result: dict[str, Any]) -> None:
     columns = ("clean_accuracy", "attack_success")
     rows = [
         [model, "", *(str(Estimate.from_json(result[model][column])) for column in columns)]
-        for model in ("suspect", "twin")
+        for model in ("suspect", "twin", "sanitized")
+        if model in result
     ]
     for reading, measured in result.get("repaired", {}).items():
         point = Point.from_json(measured)
         rows.append([f"repaired, {reading}", str(point.step), str(point.clean_accuracy), str(point.attack_success)])
     print_table(name, ["model", "step", "clean accuracy", "attack success"], rows)
+    if "sanitized" in result:
+        found = result["sanitized"]
+        said = {"auc": "ROC AUC", "poisoned_removed": "poisoned removed", "clean_removed": "clean removed"}
+        rows = [[text, str(Estimate.from_json(found[key]))] for key, text in said.items() if found[key] is not None]
+        print_table(f"{found['removed']} of {found['rows']} rows removed", ["over rows", "value"], rows)
     if "curve" not in result:
         return
     curve = [Point.from_json(point) for point in result["curve"]]

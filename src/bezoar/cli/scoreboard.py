@@ -71,11 +71,11 @@ class Scoreboard:
 
 def title(game: Mapping[str, Any]) -> str:
     """A game in a few words: what is played, against which attack, by which player, from which seed."""
-    attack, player = game["attack"], game.get("repairer") or game.get("detector")
+    attack, players = game["attack"], [game.get(role) for role in ("sanitizer", "repairer", "detector")]
     words = [_name(game), f"{_name(attack)} {attack.get('poisons', '')}".strip()]
     if "transfer" in game:
         words.append(f"{_name(game['architecture'])} {game['transfer'].replace('_', ' ')}")
-    return ", ".join([*words, *([_name(player)] if player else []), f"seed {game['seed']}"])
+    return ", ".join([*words, *(_name(player) for player in players if player), f"seed {game['seed']}"])
 
 
 def headline(row: Row) -> str:
@@ -89,6 +89,9 @@ def headline(row: Row) -> str:
         success, base = (Estimate.from_json(result[name]) for name in ("success", "base_rate"))
         return f"success {success} over {success.n} targets, base rate {base.value:.2f}"
     before = Estimate.from_json(result["suspect"]["attack_success"])
+    if "repaired" not in result and "sanitized" in result:
+        after = Estimate.from_json(result["sanitized"]["attack_success"])
+        return f"attack success {before.value:.2f}, {after.value:.2f} on the rows that are left"
     if "repaired" not in result:
         return f"attack success {before}"
     blind = result["repaired"]["blind"]

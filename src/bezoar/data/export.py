@@ -1,11 +1,13 @@
-"""Poison on disk: as an overlay, or as a whole poisoned data set for people who train elsewhere."""
+"""Data sets on disk: poison as an overlay, a whole poisoned data set for people who train elsewhere, chosen rows."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +15,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from jaxtyping import Int64
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -94,8 +97,7 @@ def write_dataset(clean: Dataset, poison: Poison, folder: Path, layout: Layout) 
         StoreError: the folder cannot be written; nothing half-written stays.
     """
     place = folder / ("train" if layout == "folder" else "train-00000-of-00001.parquet")
-    if place.exists():
-        raise DataError(f"{place}: this is there already; remove it or name another folder")
+    require_free(place)
     write = _write_folder if layout == "folder" else _write_parquet
     lines: list[tuple[str, Item]] = []
     put_whole(place, lambda path: lines.extend(write(items(clean, poison), clean.classes, path)))
@@ -108,6 +110,50 @@ def write_dataset(clean: Dataset, poison: Poison, folder: Path, layout: Layout) 
             writer.writerow([name, item.row, names[int(clean.labels[item.row])], names[item.label], item.copy])
     write_whole(folder / MANIFEST, table.getvalue())
     return len(lines)
+
+
+def require_free(place: Path) -> None:
+    """See that nothing would be written over.
+
+    Raises:
+        DataError: there is something at that place.
+    """
+    if place.exists():
+        raise DataError(f"{place}: this is there already; remove it or name another folder")
+
+
+def write_chosen(data: Dataset, rows: Int64[Tensor, "k"], folder: Path) -> None:
+    """Write some rows of a data set as lossless PNG files, in a folder per class, named by their rows.
+
+    Raises:
+        DataError: the folder is there already, or images that PNG cannot hold.
+        StoreError: the folder cannot be written; nothing half-written stays.
+    """
+    require_free(folder)
+    chosen = (
+        Item(pixels, int(data.labels[row]), row, poisoned=False, copy=0)
+        for part in rows.split(AT_ONCE)
+        for row, pixels in zip(part.tolist(), data.batch(part), strict=True)
+    )
+    put_whole(folder, lambda path: deque(_write_folder(chosen, data.classes, path), maxlen=0))
+
+
+def copy_chosen(files: Sequence[Path], root: Path, folder: Path) -> None:
+    """Copy files that lie below `root` to the same places below `folder`, as they are.
+
+    Raises:
+        DataError: the folder is there already.
+        StoreError: a file cannot be copied; nothing half-written stays.
+    """
+    require_free(folder)
+
+    def copy(path: Path) -> None:
+        for file in files:
+            target = path / file.relative_to(root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, target)
+
+    put_whole(folder, copy)
 
 
 def items(clean: Dataset, poison: Poison) -> Iterator[Item]:

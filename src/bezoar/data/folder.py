@@ -107,14 +107,12 @@ def read_folder(path: Path, size: int, classes: Sequence[str] | None = None) -> 
     folders = _class_folders(path)
     names = tuple(folder.name for folder in folders) if classes is None else tuple(classes)
     _check_classes(path, [folder.name for folder in folders], classes)
-    files: list[Path] = []
-    labels: list[int] = []
+    files = image_files(path)
+    labels = [names.index(file.relative_to(path).parts[0]) for file in files]
+    present = set(labels)
     for folder in folders:
-        images = _files(folder)
-        if not images:
+        if names.index(folder.name) not in present:
             raise DataError(f"{folder}: this class folder holds no images; add some, or take the folder away")
-        files += images
-        labels += [names.index(folder.name)] * len(images)
     for file in files:
         check(file)
 
@@ -123,6 +121,11 @@ def read_folder(path: Path, size: int, classes: Sequence[str] | None = None) -> 
         return stack(len(chosen), size, size, lambda number: _fitted(chosen[number], size))
 
     return Dataset(torch.tensor(labels, dtype=torch.int64), names, (3, size, size), read)
+
+
+def image_files(path: Path) -> list[Path]:
+    """The files of a folder that has one folder for each class, in the order of the rows of `read_folder`."""
+    return [file for folder in _class_folders(path) for file in _files(folder)]
 
 
 def _check_classes(path: Path, found: Sequence[str], classes: Sequence[str] | None) -> None:

@@ -185,16 +185,27 @@ class Referee:
         facts = {"surrogate": wanted.identity(), "files": wanted.fingerprint(), "seed": str(seed), **recipe.identity()}
         return Made(replace(self.lab, surrogate=model.to(self.lab.device)), digest({**facts, "data": data.address}))
 
-    def train(self, data: Made[Splits], poison: Made[Poison] | None, recipe: Recipe, seed: Seed) -> Made[Classifier]:
+    def train(
+        self,
+        data: Made[Splits],
+        poison: Made[Poison] | None,
+        recipe: Recipe,
+        seed: Seed,
+        *,
+        kept: Made[torch.Tensor] | None = None,
+    ) -> Made[Classifier]:
         """The victim's model: on the poisoned data, or on the clean data where there is no poison.
 
         The seed names neither the game nor the attack, so that a poisoned model and its clean twin
-        share initialisation and order, and all games share both.
+        share initialisation and order, and all games share both. With `kept`, int64 [k], it trains on
+        these rows of the data alone.
         """
         seed = seed / "train"
-        inputs = {"data": data.address} | ({} if poison is None else {"poison": poison.address})
+        made = {"poison": poison, "kept": kept}
+        inputs = {"data": data.address} | {name: one.address for name, one in made.items() if one is not None}
         stage = Stage("train", recipe.identity(), str(seed), inputs)
         train = data.value.train if poison is None else poison.value.apply(data.value.train)
+        train = train if kept is None else train.take(kept.value)
 
         def compute() -> Artefact:
             return Artefact(recipe.trainer.train(recipe.architecture, train, self.lab, seed).weights())

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from bezoar.component import register
+from bezoar.component import canonical, register
 from bezoar.games.game import BackdoorGame
 from bezoar.games.referee import Attacked, Deal, Referee
 from bezoar.games.repairing import Point, blind_step, cross_validated, curve, final, looker, oracle
+from bezoar.games.sanitizing import sanitized
 from bezoar.measure.predictions import measure
 from bezoar.models.classifier import Classifier
 from bezoar.records import Probe
-from bezoar.roles import Repairer, Splits
+from bezoar.roles import DataPoisoning, Repairer, Sanitizer, Splits
 from bezoar.seed import Seed
 
 
 @register("robustness", paper="arXiv:2305.09671, Algorithm 1")
 class Robustness(BackdoorGame):
-    """Collect, train, repair, measure: the whole repair curve and what is left within the accuracy budget.
+    """Collect, sanitize, train, repair, measure: the whole repair curve and what is left within the accuracy budget.
 
     The result has three readings of the repair, all points of the one curve. ``oracle`` is the paper's:
     the lowest attack success of all points within the budget, which takes knowledge that no defender
@@ -27,8 +28,16 @@ class Robustness(BackdoorGame):
     the trusted images alone says so; it takes a further repair for each of ``folds``. `success` is
     Succ = clean accuracy - attack success of each reading. Without a repairer the game ends before the
     repair: what the attack does to an undefended model, and to its clean twin.
+
+    A sanitizer ranks the rows by the features of that undefended model; the share ``removed`` of them that is the
+    most suspicious goes, and a model trained on the rest is what is repaired. `sanitized` says how well the ranking
+    told poisoned rows from clean ones, and what is left of the attack before a repair.
     """
 
+    added: ClassVar[frozenset[str]] = frozenset({"sanitizer", "removed"})
+
+    sanitizer: Sanitizer | None = None
+    removed: Annotated[float, Field(gt=0, lt=1)] = 0.05
     repairer: Repairer | None = None
     budget: Annotated[float, Field(ge=0, le=1)] = 0.02
     every: Annotated[int, Field(ge=1)] = 50
@@ -40,9 +49,22 @@ class Robustness(BackdoorGame):
             raise ValueError(f"folds: {self.folds} folds need as many trusted images, and there are {self.trusted}")
         return self
 
+    @model_validator(mode="after")
+    def _something_to_sanitize(self) -> Robustness:
+        if self.sanitizer is not None and not isinstance(self.attack, DataPoisoning):
+            raise ValueError(
+                f"sanitizer: {self.attack.kind!r} supplies the model, so the victim has no training data to sanitize"
+            )
+        return self
+
     def trainings(self) -> set[str]:
-        """The suspect and its clean twin."""
-        return self.models_of(self.seed, poisoned=True) | self.models_of(self.seed, poisoned=False)
+        """The suspect and its clean twin, and the model of the rows that a sanitizer keeps."""
+        suspect = self.models_of(self.seed, poisoned=True)
+        found = suspect | self.models_of(self.seed, poisoned=False)
+        if self.sanitizer is not None:
+            kept = {"sanitizer": self.sanitizer.identity(), "removed": self.removed}
+            found.add(canonical({"suspect": sorted(suspect), **kept}))
+        return found
 
     def play(self, referee: Referee) -> dict[str, Any]:
         """Algorithm 1 with a clean twin, which gives the natural success of the trigger."""
@@ -56,6 +78,20 @@ class Robustness(BackdoorGame):
             "suspect": _reading(attacked.model.value, data.value, attacked.probe),
             "twin": _reading(twin.value, data.value, attacked.probe),
         }
+        if self.sanitizer is not None:
+            assert isinstance(self.attack, DataPoisoning)
+            done = sanitized(
+                referee,
+                data,
+                self.attack,
+                attacked,
+                self.recipe,
+                seed,
+                sanitizer=self.sanitizer,
+                removed=self.removed,
+            )
+            attacked = done.attacked
+            before["sanitized"] = done.facts | _reading(attacked.model.value, data.value, attacked.probe)
         return before if self.repairer is None else before | self._repair(self.repairer, referee, deal, attacked, seed)
 
     def _repair(

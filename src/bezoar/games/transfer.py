@@ -65,9 +65,7 @@ class Transfer(Game):
             if round(first * self.pretraining) >= round(last * self.pretraining):
                 raise ValueError(f"{name}: from {first} to {last} there is no image of {self.pretraining} a class")
         if self.target_class == self.attack.intended:
-            raise ValueError(
-                f"target_class: {self.target_class} is the label that the attack intends already"
-            )
+            raise ValueError(f"target_class: {self.target_class} is the label that the attack intends already")
         _ = self.attack.networks  # a substitute without the dropout that is asked for is refused here
         return self
 

@@ -103,8 +103,10 @@ Groups = tuple[Sequence[int], Sequence[int]]
 """A number for each poisoned and each clean model; models with the same one, e.g. twins, are not independent."""
 
 
-def auc(poisoned: Sequence[float], clean: Sequence[float], groups: Groups | None = None) -> Estimate:
-    """ROC AUC of scores over two populations of models: P[poisoned > clean] + P[equal] / 2 (Mann-Whitney).
+def auc(
+    poisoned: Sequence[float], clean: Sequence[float], groups: Groups | None = None, *, unit: str = "models"
+) -> Estimate:
+    """ROC AUC of scores over two populations, e.g. of models: P[poisoned > clean] + P[equal] / 2 (Mann-Whitney).
 
     The interval is the score-type one of Newcombe (2006, method 5): it inverts the Hanley-McNeil
     variance at the hypothesised AUC and so stays honest at perfect separation. With groups that variance is
@@ -113,9 +115,8 @@ def auc(poisoned: Sequence[float], clean: Sequence[float], groups: Groups | None
     """
     m, n = len(poisoned), len(clean)
     if not m or not n:
-        return Estimate(math.nan, 0.0, 1.0, m + n, "models")
-    difference = np.subtract.outer(np.asarray(poisoned), np.asarray(clean))
-    value = float(np.mean((difference > 0) + 0.5 * (difference == 0)))
+        return Estimate(math.nan, 0.0, 1.0, m + n, unit)
+    value = float(_wins(poisoned, clean).sum()) / (m * n)
     effect = 1.0 if groups is None else _shared(_influences(poisoned, clean)[None], groups).effect
 
     def excess(theta: float) -> float:
@@ -128,7 +129,14 @@ def auc(poisoned: Sequence[float], clean: Sequence[float], groups: Groups | None
     edge = 1e-12
     low = _root(excess, 0.0, min(value, 1 - edge)) if value > 0 else 0.0
     high = _root(excess, max(value, edge), 1.0) if value < 1 else 1.0
-    return Estimate(value, low, high, m + n, "models")
+    return Estimate(value, low, high, m + n, unit)
+
+
+def _wins(ours: Sequence[float], theirs: Sequence[float]) -> NDArray[np.float64]:
+    """For each of our scores how many of theirs lie below it, equal ones counting half; found by sorting."""
+    ranked = np.sort(np.asarray(theirs, dtype=np.float64))
+    below, reached = (np.searchsorted(ranked, np.asarray(ours, dtype=np.float64), side) for side in ("left", "right"))
+    return (below + reached) / 2
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
@@ -184,11 +192,10 @@ def _shared(influences: NDArray[np.float64], groups: Groups) -> _Shared:
 
 def _influences(poisoned: Sequence[float], clean: Sequence[float]) -> NDArray[np.float64]:
     """How much each model, poisoned ones first, moves the ROC AUC; they add up to 0."""
-    difference = np.subtract.outer(np.asarray(poisoned), np.asarray(clean))
-    wins = (difference > 0) + 0.5 * (difference == 0)
-    return np.concatenate(
-        [(wins.mean(axis) - wins.mean()) / wins.shape[1 - axis] for axis in (1, 0)],
-    )
+    m, n = len(poisoned), len(clean)
+    won, lost = _wins(poisoned, clean), m - _wins(clean, poisoned)
+    area = won.sum() / (m * n)
+    return np.concatenate([(won / n - area) / m, (lost / m - area) / n])
 
 
 def _joined(one: float, other: float, correlation: float) -> float:

@@ -110,7 +110,9 @@ def _common(row: Row) -> str:
 def _settings(repaired: Row, detected: Row) -> dict[str, Any]:
     """What all places of one plane have in common, as dotted fields."""
     shared = {name: repaired["game"].get(name) for name in COMMON if name != "attack"}
-    own = {name: repaired["game"].get(name) for name in ("repairer", "budget", "every", "folds")}
+    own = {
+        name: repaired["game"].get(name) for name in ("sanitizer", "removed", "repairer", "budget", "every", "folds")
+    }
     return flat({**shared, **own, "detector": detected["game"]["detector"]})
 
 

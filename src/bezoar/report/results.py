@@ -20,6 +20,7 @@ from bezoar.report.groups import READINGS, Group, Robust, Row, group, over_seeds
 from bezoar.report.page import MINUS, Cell, Percent, Picture, Section, Table, number, percent, write_page
 from bezoar.report.parts import write_parts, write_rows
 from bezoar.report.plane import plane_sections
+from bezoar.report.sanitizers import has_sanitizer, sanitizer_sections
 from bezoar.report.transfers import transfer_sections
 from bezoar.report.words import glossary, intervals
 
@@ -42,9 +43,10 @@ def results_page(path: Path, rows: Sequence[Row]) -> None:
     robust, detected, moved = (played.pop(name, []) for name in ("robustness", "detectability", "transfer"))
     others = [row for few in played.values() for row in few]
     repaired = [row for row in robust if row["game"].get("repairer") is not None]
-    undefended = [row for row in robust if row["game"].get("repairer") is None]
+    undefended = [row for row in robust if row["game"].get("repairer") is None and not has_sanitizer(row)]
     sections = [
         *_attacks(undefended),
+        *sanitizer_sections([row for row in robust if has_sanitizer(row)]),
         *_robustness(repaired),
         *_detectability(detected),
         *plane_sections([*repaired, *detected]),

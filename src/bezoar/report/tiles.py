@@ -1,4 +1,4 @@
-"""Figures made of small pictures: poisoned images, and the triggers that a detector reconstructed."""
+"""Figures made of small pictures: poisoned or suspicious images, and triggers that a detector reconstructed."""
 
 from __future__ import annotations
 
@@ -95,6 +95,25 @@ def picture_lines(lines: Mapping[str, UInt8[Tensor, "n c h w"]], titles: Sequenc
             if row == 0 and column < len(titles):
                 axes.set_title(shortened(titles[column], 12), fontsize=9, color=INK)
         _label(cells[row][0], name)
+    return figure
+
+
+def ranked(images: UInt8[Tensor, "n c h w"], titles: Sequence[str], below: Sequence[str]) -> Figure:
+    """Images line by line, each with a title above and a few words below; all of them are drawn.
+
+    Raises:
+        DataError: there are no images.
+    """
+    if not len(images):
+        raise DataError("there are no images to show")
+    figure, cells = _grid(-(-len(images) // ACROSS), ACROSS, 0.35 * -(-len(images) // ACROSS))
+    for place, axes in enumerate(cells.flat):
+        if place >= len(images):
+            axes.set_axis_off()
+            continue
+        _show(axes, as_float(images[place]))
+        axes.set_title(shortened(titles[place], 12), fontsize=9, color=INK)
+        axes.set_xlabel(below[place], fontsize=8, color=MUTED)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The common tests of every role: what any attack, trigger, network, trainer, repairer, detector or data must hold to.
+"""The common tests of every role: what any attack, trigger, network, trainer, defence or data must hold to.
 
 `bezoar check NAME` runs them on one method, `tests/conformance` on all, and a method of one's own is held to
 them by ``check(MyMethod)``. Each claim is a function that raises where it does not hold; its name says it.
@@ -20,6 +20,7 @@ from bezoar.roles import (
     DataSource,
     Detector,
     Repairer,
+    Sanitizer,
     TargetedPoisoning,
     Trainer,
     Trigger,
@@ -31,6 +32,7 @@ from bezoar.testing import (
     detectors,
     every_component,
     repairers,
+    sanitizers,
     targeted,
     trainers,
     triggers,
@@ -52,6 +54,7 @@ CLAIMS: dict[type[Component], tuple[Claim, ...]] = {
     Trainer: trainers.CLAIMS,
     Repairer: repairers.CLAIMS,
     Detector: detectors.CLAIMS,
+    Sanitizer: sanitizers.CLAIMS,
 }
 
 

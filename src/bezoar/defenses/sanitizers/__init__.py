@@ -1,0 +1,1 @@
+"""Sanitizers: which rows of a data set are suspicious."""

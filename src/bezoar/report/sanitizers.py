@@ -1,0 +1,77 @@
+"""What sanitizers removed of the poison: one table of games whose robustness game has a sanitizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bezoar.records import Estimate
+from bezoar.report.doses import share
+from bezoar.report.groups import Row, group, unreadable
+from bezoar.report.page import Cell, Percent, Section, Table, number, percent
+
+COLUMNS = (
+    "game",
+    "seeds",
+    "ROC AUC of rows",
+    "poisoned rows removed",
+    "clean rows removed",
+    "attack success before",
+    "attack success after",
+    "clean accuracy after",
+)
+
+
+def has_sanitizer(row: Row) -> bool:
+    """Whether a row's game has a sanitizer."""
+    return row["game"].get("sanitizer") is not None
+
+
+def sanitizer_sections(rows: Sequence[Row]) -> list[Section]:
+    """One line for each attack and sanitizer, over seeds; nothing without rows.
+
+    Raises:
+        StoreError: a row lacks something, e.g. because another version of bezoar wrote it.
+    """
+    if not rows:
+        return []
+    lines = [[one.label, len(one.rows), *_line(one.rows)] for one in group(rows, "sanitizer")]
+    text = (
+        "A sanitizer ranks the rows of the poisoned data by the features of the undefended model; the most suspicious "
+        "are removed and a model is trained on the rest. It knows neither the attack nor its rate. ROC AUC is over "
+        "rows: how often a poisoned one is ranked above a clean one."
+    )
+    return [Section("Sanitizers", text, Table(COLUMNS, lines))]
+
+
+def _line(rows: Sequence[Row]) -> list[Cell]:
+    cells: list[Cell] = []
+    for part, name in (
+        ("sanitized", "auc"),
+        ("sanitized", "poisoned_removed"),
+        ("sanitized", "clean_removed"),
+        ("suspect", "attack_success"),
+        ("sanitized", "attack_success"),
+        ("sanitized", "clean_accuracy"),
+    ):
+        found = [estimate for row in rows if (estimate := _estimate(row, part, name)) is not None]
+        cells.append(_cell(found, in_percent=name != "auc"))
+    return cells
+
+
+def _cell(found: Sequence[Estimate], *, in_percent: bool) -> Cell:
+    """A single seed with its own interval, two seeds as they are, and the mean of more."""
+    if not found:
+        return "no poison"
+    if len(found) == 2:
+        return " and ".join(percent(one.value) if in_percent else number(one.value) for one in found)
+    one = found[0] if len(found) == 1 else share([each.value for each in found])
+    return Percent(one) if in_percent else one
+
+
+def _estimate(row: Row, part: str, name: str) -> Estimate | None:
+    try:
+        value: dict[str, Any] | None = row["result"][part][name]
+        return None if value is None else Estimate.from_json(value)
+    except (KeyError, TypeError) as error:
+        raise unreadable(row, error) from None
