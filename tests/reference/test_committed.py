@@ -48,7 +48,9 @@ def _presets(path: Path) -> list[str | None]:
     return list(yaml.safe_load(path.read_text()).get("presets") or [None])
 
 
-@pytest.mark.parametrize("script", ["catalogue", "results", "attacks", "repairs", "detectors", "reproduction"])
+@pytest.mark.parametrize(
+    "script", ["catalogue", "results", "attacks", "repairs", "detectors", "reproduction", "transfer"]
+)
 def test_a_generated_page_is_what_its_script_writes(script: str) -> None:
     """The remedy is `make docs`."""
     page = runpy.run_path(str(ROOT / "docs" / f"{script}.py"))["page"]

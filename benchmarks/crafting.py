@@ -1,0 +1,191 @@
+"""Crafting triggerless poisons: coefficients against forward-backward splitting, a step against the bare passes, and
+heads trained side by side against one by one.
+
+The splitting is the one of the paper (Zhu et al., Algorithm 1) with the rules of the released code: steps of 2 / L,
+halved when the residual grows, started at 1 / k, ended at a relative change of 1e-6 or after 10,000 steps. Features are
+those of a network that was trained for a moment, of real images.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timing import Report, Row, interleave, raw, seconds_of
+from torch import Tensor, nn
+
+from bezoar.attacks.convex_polytope import ConvexPolytope
+from bezoar.attacks.simplex import coefficients, onto_simplex
+from bezoar.component import build
+from bezoar.data.digits_in_the_wild import DigitsInTheWild
+from bezoar.games.victims import Scene, fine_tuned
+from bezoar.lab import Lab
+from bezoar.models.classifier import Classifier, frozen
+from bezoar.models.dropout import randomised
+from bezoar.records import Dataset, Poison, as_float
+from bezoar.roles import Architecture, Attack
+from bezoar.seed import Seed
+from bezoar.training.batches import batches
+from bezoar.training.sgd import Sgd
+
+NETWORKS = ("small_senet", "small_densenet", "small_mobilenet_v2")
+PROBLEMS, VECTORS, TARGETS, VICTIMS = 900, 5, 10, 50
+TOLERANCE, MOST = 1e-6, 10_000
+SEED = Seed(0)
+
+
+def measure(*, quick: bool) -> Report:
+    """All three comparisons in this process."""
+    data = DigitsInTheWild(train=600 if quick else 2000, test=300).load(())
+    recipe = Sgd(epochs=1 if quick else 4, batch_size=32, lr=0.1, schedule="one_cycle", augmentation="none")
+    networks = [build(Architecture, {"kind": kind, "dropout": 0.2}) for kind in NETWORKS]
+    models = [frozen(recipe.train(one, data.train, Lab(), SEED / one.kind)) for one in networks]
+    rows = [
+        *solving(models[0], data.test, 20 if quick else PROBLEMS, sample=2 if quick else 12),
+        stepping(models, data.train, data.test, repeats=1 if quick else 5),
+        tuning(models[0], data.train, data.test, victims=2 if quick else VICTIMS, epochs=1 if quick else 60),
+    ]
+    settings: dict[str, Any] = {"networks": ", ".join(NETWORKS), "data": "digits_in_the_wild", "dropout": 0.2}
+    return Report(settings | {"device": "cpu", "threads": torch.get_num_threads()}, rows)
+
+
+def solving(model: Classifier, data: Dataset, count: int, sample: int) -> list[Row]:
+    """So many problems of five vectors, all at once, against splitting of a sample of them."""
+    with torch.no_grad():
+        features = model.features(as_float(data.images()))
+    draw = SEED.generator()
+    chosen = torch.stack([torch.randperm(len(features), generator=draw)[: VECTORS + 1] for _ in range(count)])
+    wanted, vectors = features[chosen[:, 0]], features[chosen[:, 1:]]
+    steps: list[int] = []
+    split: list[Tensor] = []
+
+    def ours() -> None:
+        for _ in range(10):
+            coefficients(wanted[:, None] - vectors)
+
+    def theirs() -> None:
+        steps.clear()
+        split.clear()
+        for target, several in zip(wanted[:sample], vectors[:sample], strict=True):
+            found, taken = splitting(several.T, target)
+            split.append(found)
+            steps.append(taken)
+
+    times = interleave({"exact": lambda: seconds_of(ours), "splitting": lambda: seconds_of(theirs)}, 3)
+    each = [times["exact"].best / 10 / count, times["splitting"].best / sample]
+    exact = _squared(vectors[:sample], wanted[:sample], coefficients(wanted[:, None] - vectors)[:sample])
+    other = _squared(vectors[:sample], wanted[:sample], torch.stack(split))
+    above = float(((exact - other) / wanted[:sample].square().sum(1)).max())
+    worse = float(((other - exact) / wanted[:sample].square().sum(1)).max())
+    return [
+        Row(
+            f"coefficients, k = {VECTORS}, {count} problems at once",
+            f"{1e6 * each[0]:.1f} us a problem",
+            f"{1e3 * each[1]:.1f} ms, splitting, {sum(steps) / sample:.0f} steps",
+            f"{each[1] / each[0]:,.0f}x",
+            "at least 1,000x",
+            {"seconds": each, "steps": steps},
+        ),
+        Row(
+            "... objective above splitting's, over the target's squared norm",
+            f"{above:.1e} at most",
+            f"{worse:.1e} above ours at most",
+            aim="never above, to rounding",
+        ),
+    ]
+
+
+def splitting(vectors: Tensor, wanted: Tensor) -> tuple[Tensor, int]:
+    """Forward-backward splitting for one problem, vectors [d, k]: coefficients and steps."""
+    probe = torch.randn(vectors.shape[1], generator=SEED.generator())
+    step = 2 / float((vectors.T @ (vectors @ probe)).norm() / probe.norm())
+    here = torch.full((vectors.shape[1],), 1 / vectors.shape[1])
+    residual = float((vectors @ here - wanted).norm())
+    for taken in range(1, MOST + 1):
+        ahead = here - step * (vectors.T @ (vectors @ here - wanted))
+        grown = float((vectors @ ahead - wanted).norm())
+        if grown > residual:
+            step /= 2
+        residual = grown
+        following = onto_simplex(ahead[None])[0]
+        change = float((following - here).norm() / here.norm())
+        here = following
+        if change < TOLERANCE:
+            return here, taken
+    return here, MOST
+
+
+def _squared(vectors: Tensor, wanted: Tensor, chosen: Tensor) -> Tensor:
+    return ((chosen[..., None] * vectors).sum(1) - wanted).square().sum(1)
+
+
+def stepping(models: list[Classifier], train: Dataset, test: Dataset, repeats: int) -> Row:
+    """One step for ten targets against nothing but the passes through the substitutes and back to the pixels."""
+    settings = {"kind": "convex_polytope", "substitutes": list(NETWORKS), "dropout": [0.2], "steps": 10_000}
+    attack = build(Attack, settings)
+    assert isinstance(attack, ConvexPolytope)
+    targets = test.take((test.labels == 6).nonzero()[:TARGETS, 0])
+    lab, rows = Lab(substitutes=tuple(models)), (train.labels == 8).nonzero()[:VECTORS, 0]
+    live = attack.begin(train.batch(rows), rows, targets.images(), lab, SEED)
+    pixels = live.pixels.clone().requires_grad_()
+    keys = torch.arange(len(targets) * VECTORS)
+
+    def passes() -> None:
+        for number, model in enumerate(models):
+            with randomised(model, keys + number):
+                outputs = model.layers(pixels.flatten(0, 1), 1)
+            torch.autograd.grad(outputs[0], pixels, torch.ones_like(outputs[0]))
+
+    def step() -> None:
+        live.advance(0)
+
+    step()
+    times = interleave({"step": lambda: seconds_of(step), "passes": lambda: seconds_of(passes)}, 4 * repeats)
+    best = times["step"].best / times["passes"].best
+    return Row(
+        f"a step of convex_polytope, {TARGETS} targets, {VECTORS} poisons, {len(models)} networks",
+        f"{1e3 * times['step'].median:.0f} ms (best {1e3 * times['step'].best:.0f})",
+        f"{1e3 * times['passes'].median:.0f} ms (best {1e3 * times['passes'].best:.0f}), passes",
+        f"{times['step'].median / times['passes'].median:.2f} passes (best {best:.2f})",
+        "at most 1.15",
+        raw(times["step"], times["passes"]),
+    )
+
+
+def tuning(model: Classifier, train: Dataset, test: Dataset, victims: int, epochs: int) -> Row:
+    """Heads of all victims in one run, against fine-tuning each by itself with features from the network every time."""
+    rows = torch.cat([(train.labels == label).nonzero()[:20, 0] for label in range(10)])
+    clean = train.take(rows)
+    bases = (clean.labels == 8).nonzero()[:VECTORS, 0]
+    images = clean.batch(bases)
+    poisons = [Poison(bases, images, torch.full((VECTORS,), 8)) for _ in range(victims)]
+    scene = Scene(model, clean, poisons, test.take(torch.arange(victims)), test, 8)
+
+    def ours() -> None:
+        fine_tuned(scene, "linear", epochs, Lab(), SEED)
+
+    def one() -> None:
+        victim = model.copy()
+        optimizer = torch.optim.Adam(victim.head.requires_grad_(True).parameters(), 0.1)
+        for batch in batches(clean, 64, SEED, device=torch.device("cpu"), epochs=epochs):
+            with torch.no_grad():
+                features = victim.features(batch.images)
+            loss = nn.functional.cross_entropy(victim.head(features), batch.labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            for part in as_float(test.images()).split(512):
+                victim(part)
+
+    times = interleave({"together": lambda: seconds_of(ours), "one": lambda: seconds_of(one)}, 3)
+    faster = victims * times["one"].median / times["together"].median
+    best = victims * times["one"].best / times["together"].best
+    return Row(
+        f"{victims} linear victims' heads, {len(clean)} images, {epochs} epochs",
+        str(times["together"]),
+        f"{victims} x {times['one']}",
+        f"{faster:.0f}x (best {best:.0f}x)",
+        "at least 30x",
+        raw(times["together"], times["one"]) | {"victims": victims},
+    )
