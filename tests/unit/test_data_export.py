@@ -15,7 +15,7 @@ from PIL import Image
 
 from bezoar.attacks.badnets import BadNets
 from bezoar.attacks.wanet import WaNet
-from bezoar.data.export import Layout, read_overlay, write_dataset, write_overlay
+from bezoar.data.export import Layout, copy_chosen, read_overlay, write_chosen, write_dataset, write_overlay
 from bezoar.data.folder import read_folder
 from bezoar.errors import DataError, StoreError
 from bezoar.records import Dataset, Poison
@@ -129,3 +129,32 @@ def test_images_that_png_cannot_hold_are_refused(tmp_path: Path):
     poison = BadNets(poisons=1).poison(clean, toy.lab(), toy.SEED)
     with pytest.raises(DataError, match="2 channels cannot be written as PNG; write the overlay alone"):
         write_dataset(clean, poison, tmp_path, "folder")
+
+
+def test_chosen_rows_come_back_under_the_names_of_their_rows(tmp_path: Path):
+    data, rows = toy.dataset(), torch.tensor([7, 2, 40, 13])
+    write_chosen(data, rows, tmp_path / "some")
+    found = {int(path.stem): path for path in (tmp_path / "some").glob("*/*.png")}
+    assert sorted(found) == [2, 7, 13, 40]
+    for row, path in found.items():
+        assert path.parent.name == data.classes[int(data.labels[row])]
+        assert np.array_equal(np.asarray(Image.open(path)), data.images()[row].permute(1, 2, 0).numpy())
+
+
+def test_copied_files_are_the_same_bytes_in_the_same_places(tmp_path: Path):
+    write_chosen(toy.dataset(), torch.arange(8), tmp_path / "all")
+    files = sorted((tmp_path / "all").glob("*/*.png"))
+    copy_chosen(files[1:4], tmp_path / "all", tmp_path / "new" / "some")
+    copied = sorted((tmp_path / "new" / "some").glob("*/*.png"))
+    assert [path.read_bytes() for path in copied] == [path.read_bytes() for path in files[1:4]]
+    assert [path.name for path in copied] == [path.name for path in files[1:4]]
+
+
+def test_nothing_is_copied_or_written_over_what_is_there(tmp_path: Path):
+    for write in (
+        lambda: write_chosen(toy.dataset(), torch.arange(3), tmp_path),
+        lambda: copy_chosen([], tmp_path, tmp_path),
+    ):
+        with pytest.raises(DataError, match="this is there already"):
+            write()
+    assert list(tmp_path.iterdir()) == []

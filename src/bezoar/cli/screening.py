@@ -19,7 +19,7 @@ from bezoar.errors import SettingError
 from bezoar.games.referee import Made, Recipe, Referee
 from bezoar.measure.predictions import clean_accuracy
 from bezoar.models.classifier import Classifier
-from bezoar.records import Dataset
+from bezoar.records import Dataset, Estimate
 from bezoar.report.screening import screen_page
 from bezoar.roles import Architecture, DataSource, Sanitizer, Splits, Trainer
 from bezoar.rows import provenance
@@ -51,7 +51,7 @@ class Own:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Scraped:
     """The rows that are screened, and where they come from.
 
     Attributes:
@@ -116,20 +116,7 @@ def screen(
         "clean_copy": None if wanted.clean_copy is None else str(wanted.clean_copy),
         "provenance": provenance(referee.lab.device),
     }
-    if wanted.clean_copy is not None:
-        _copy(found, rows, wanted.clean_copy)
-    if wanted.out is not None:
-        write_json(wanted.out / "result.json", document)
-        write_whole(wanted.out / "manifest.csv", _manifest(found, rows))
-        screen_page(
-            wanted.out / "report.html",
-            found,
-            rows.data,
-            name=source,
-            method=str(sanitizer),
-            accuracy=accuracy,
-            provenance=document["provenance"],
-        )
+    _write(document, found, rows, wanted, str(sanitizer), accuracy)
     if as_json:
         print_json(document)
     else:
@@ -137,19 +124,19 @@ def screen(
     return found.verdict == "suspicious"
 
 
-def _rows(source: DataSource, referee: Referee, classes: tuple[str, ...] | None) -> Rows:
+def _rows(source: DataSource, referee: Referee, classes: tuple[str, ...] | None) -> Scraped:
     """All rows of a folder of classes, or those that a data set is there to train on."""
     if not isinstance(source, Folder):
         made = referee.splits(source)
-        return Rows(made.value.train, made.address, None, ())
+        return Scraped(made.value.train, made.address, None, ())
     root = Path(source.path).expanduser()
     root = root / "train" if (root / "train").is_dir() else root
     address = digest({"folder": str(root.resolve()), "size": source.size, "files": referee.fingerprint(source)})
-    return Rows(read_folder(root, source.size, classes), address, root, image_files(root))
+    return Scraped(read_folder(root, source.size, classes), address, root, image_files(root))
 
 
 def _train(
-    rows: Rows, trusted: Dataset | None, folder: Path | None, recipe: Recipe, referee: Referee, seed: Seed
+    rows: Scraped, trusted: Dataset | None, folder: Path | None, recipe: Recipe, referee: Referee, seed: Seed
 ) -> Classifier:
     """A model of the rows and of the trusted ones, which are to be no strangers to it; kept for other methods."""
     data, address = rows.data, rows.address
@@ -159,7 +146,7 @@ def _train(
     return referee.train(Made(Splits(data, data), address), None, recipe, seed / "screen").value
 
 
-def _line(found: Screening, rows: Rows, rank: int) -> dict[str, Any]:
+def _line(found: Screening, rows: Scraped, rank: int) -> dict[str, Any]:
     """What is said of one row."""
     row = int(found.order[rank])
     return {
@@ -172,7 +159,7 @@ def _line(found: Screening, rows: Rows, rank: int) -> dict[str, Any]:
     }
 
 
-def _manifest(found: Screening, rows: Rows) -> str:
+def _manifest(found: Screening, rows: Scraped) -> str:
     """All rows as CSV, the most suspicious first."""
     table = io.StringIO()
     writer = csv.DictWriter(table, ["row", "class", "file", "score", "rank", "removed"])
@@ -181,7 +168,28 @@ def _manifest(found: Screening, rows: Rows) -> str:
     return table.getvalue()
 
 
-def _copy(found: Screening, rows: Rows, folder: Path) -> None:
+def _write(
+    document: dict[str, Any], found: Screening, rows: Scraped, wanted: Wanted, method: str, accuracy: Estimate
+) -> None:
+    """The clean copy, and what goes into the folder of the results, as far as they are wanted."""
+    if wanted.clean_copy is not None:
+        _copy(found, rows, wanted.clean_copy)
+    if wanted.out is None:
+        return
+    write_json(wanted.out / "result.json", document)
+    write_whole(wanted.out / "manifest.csv", _manifest(found, rows))
+    screen_page(
+        wanted.out / "report.html",
+        found,
+        rows.data,
+        name=document["dataset"],
+        method=method,
+        accuracy=accuracy,
+        provenance=document["provenance"],
+    )
+
+
+def _copy(found: Screening, rows: Scraped, folder: Path) -> None:
     """The rows that are left: a user's own files as they are, others as PNG files."""
     kept = (~found.removed).nonzero()[:, 0]
     if rows.root is None:

@@ -9,7 +9,6 @@ from torch import Tensor
 from bezoar.component import register
 from bezoar.defenses.latents import by_class, latents
 from bezoar.lab import Lab
-from bezoar.measure.outliers import robust_z
 from bezoar.models.classifier import Classifier
 from bezoar.records import Dataset
 from bezoar.roles import Sanitizer
@@ -22,18 +21,19 @@ class SpectralSignatures(Sanitizer):
 
     In each class the features are centred and projected on their top right singular vector. The paper ranks the
     rows of one class by the squared projection and removes 1.5 epsilon of each, which takes the rate epsilon. Here
-    rows of all classes are ranked together, so the projection is counted in standard deviations of its own class,
-    from the class's median, and squared; median and deviation (1.4826 MAD) are robust, so that a cluster of poisons,
-    unless it is the larger half, widens neither. Rows of a class of which more than half project alike have score 0.
+    rows of all classes are ranked together: all projections are lengths in the feature space of one network, and a
+    class that poison has stretched is meant to lead. They count from the class's median rather than its mean, which
+    many poisons draw towards themselves until their own projections are hardly longer than those of clean rows.
     """
 
     def suspicion(self, victim: Classifier, data: Dataset, lab: Lab, seed: Seed) -> Float[Tensor, "n"]:
-        """Squared robust standard deviations; nothing is random."""
+        """Squared distances in the units of the features; nothing is random."""
         del seed
         features = latents(victim, data, lab)
         scores = torch.zeros(len(data))
         for rows in by_class(data.labels):
-            scores[rows] = robust_z(projections(features[rows])).square().float()
+            along = projections(features[rows])
+            scores[rows] = (along - along.quantile(0.5)).square().float()
         return scores
 
 
