@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,17 @@ def test_models_are_shared_by_games_and_counted_so() -> None:
     assert len(transfer(victim_data=[0.5, 1.0]).trainings() & one.trainings()) == 1, "the substitute is the same"
 
 
+def test_a_white_box_victim_is_the_substitute_and_nothing_else_is_trained(
+    referee: Referee, result: dict[str, Any]
+) -> None:
+    game = transfer(victim="substitute")
+    assert len(game.trainings()) == 1
+    found = game.play(referee)
+    assert found["success"]["value"] >= result["success"]["value"]
+    assert found["looks"][-1]["victim_polytope"] < result["looks"][-1]["victim_polytope"], "it was made for that one"
+    assert transfer().identity() == {name: value for name, value in game.identity().items() if name != "victim"}
+
+
 class Twin(Classifier):
     """Pixels straight into a linear head, so that every number can be computed by hand."""
 
@@ -221,8 +233,8 @@ def test_linear_victims_keep_their_extractor_and_end_to_end_victims_do_not(monke
     before = {name: value.clone() for name, value in here.model.state_dict().items()}
     kept = victims._train
 
-    def spy(model: Classifier, *rest: Any) -> None:
-        kept(model, *rest)
+    def spy(model: Classifier, *rest: Any, lab: Lab, seed: Seed) -> None:
+        kept(model, *rest, lab=lab, seed=seed)
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
 
     monkeypatch.setattr(victims, "_train", spy)
@@ -239,9 +251,54 @@ def test_end_to_end_victims_keep_their_batch_statistics() -> None:
     clean = Dataset.in_memory(images, torch.arange(30) % 3, CLASSES)
     model = build(Architecture, "small_resnet").build((3, 16, 16), CLASSES, Seed(0)).eval()
     means = {name: value.clone() for name, value in model.state_dict().items() if "running" in name}
-    victims._train(model.requires_grad_(True), clean, as_float(images), 2, Lab(), Seed(1))
+    every = torch.ones(len(images))
+    victims._train(model.requires_grad_(True), clean, as_float(images), every, 2, lab=Lab(), seed=Seed(1))
     assert means
     assert all(model.state_dict()[name].equal(value) for name, value in means.items())
+
+
+@pytest.mark.parametrize("how", ["linear", "end_to_end"])
+def test_rows_that_are_not_kept_are_not_learnt(how: victims.Transferred) -> None:
+    """A victim whose poisons are left out does not depend on what they are."""
+    here = scene()
+    kept = torch.ones(4, 90, dtype=torch.bool)
+    kept[:3, here.poisons[0].rows] = False
+    blank = [replace(one, images=torch.zeros_like(one.images)) for one in here.poisons]
+    answers = [
+        fine_tuned(replace(here, kept=kept, poisons=poisons), how, 3, Lab(), Seed(1))
+        for poisons in (here.poisons, blank)
+    ]
+    assert torch.allclose(answers[0].confidence, answers[1].confidence, atol=1e-5)
+    poisoned = fine_tuned(replace(here, poisons=blank), how, 3, Lab(), Seed(1))
+    assert not torch.allclose(poisoned.confidence, answers[1].confidence, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["linear", "end_to_end"])
+def test_every_victim_is_shown_as_it_answers(how: victims.Transferred) -> None:
+    here, seen = scene(), {}
+    found = fine_tuned(here, how, 3, Lab(), Seed(1), visit=lambda number, model: seen.update({number: model.copy()}))
+    assert list(seen) == [0, 1, 2, 3]
+    targets = as_float(here.targets.images())
+    with torch.no_grad():
+        own = [seen[number](targets)[number].softmax(0)[2] for number in range(3)]
+        assert seen[3](targets).argmax(1).equal(found.natural)
+    assert torch.allclose(torch.stack(own), found.confidence, atol=1e-5)
+
+
+def test_a_sanitizer_ranks_the_rows_of_every_victim_and_it_is_tuned_again(
+    referee: Referee, result: dict[str, Any]
+) -> None:
+    found = transfer(sanitizer="deep_knn", removed=0.1).play(referee)
+    assert {name: found[name] for name in ("success", "targets")} == {
+        name: result[name] for name in ("success", "targets")
+    }
+    told = found["sanitized"]
+    assert (told["rows"], told["removed"]) == (100, 10)
+    assert told["poisoned_removed"]["unit"] == "targets"
+    rows = 5 * told["poisoned_removed"]["value"] + 95 * told["clean_removed"]["value"]
+    assert rows == pytest.approx(10), "of five poisons and 95 clean rows"
+    assert 0 <= told["auc"]["value"] <= 1
+    assert told["success"]["n"] == 6
 
 
 @pytest.mark.parametrize(
@@ -250,6 +307,7 @@ def test_end_to_end_victims_keep_their_batch_statistics() -> None:
         ({"target_class": 8}, "target_class: 8 is the label that the attack intends already"),
         ({"victim_data": [0.5, 0.5]}, r"victim_data: from 0\.5 to 0\.5 there is no image"),
         ({"attack": "badnets"}, "'badnets' cannot stand here"),
+        ({"victim": "substitute", "architecture": "small_senet"}, "victim: no substitute is a small_senet; they are"),
         ({"attack": {"kind": "convex_polytope", "substitutes": [{"kind": "timm", "name": "x"}]}}, "has no dropout"),
     ],
 )
@@ -276,7 +334,8 @@ def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
     game = {name: value for name, value in DIGITS.items() if name not in ("kind", "attack")}
     attacks = [{**DIGITS["attack"], "kind": kind, "steps": 4} for kind in ("feature_collision", "convex_polytope")]
     presets = {"cpu": {**game, "every": 2, "grid": {"attack": attacks}}}
-    for name in ("linear", "losses"):
+    for name in ("linear", "losses", "white_box"):
+        presets["cpu"]["victim"] = "substitute" if name == "white_box" else "own"
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({"game": "transfer", "presets": presets}))
     return folder
 
@@ -286,7 +345,7 @@ def test_figure_5_of_convex_polytope_is_played_judged_and_drawn(bezoar: Any, exp
     first = bezoar(*words, "--json")
     assert first.exit_code == 0, first.stderr
     document = json.loads(first.stdout)
-    assert (document["rows"], document["failed"]) == (2, [])
+    assert (document["rows"], document["failed"]) == (4, [])
     claims = {one["text"]: one for one in document["claims"]}
     assert claims["Convex Polytope beats Feature Collision"]["because"].startswith("convex polytope less feature")
     assert {one["verdict"] for one in document["compared"]} == {"not measured"}, "the victims are others"

@@ -69,10 +69,12 @@ FEW, MANY = [1] * 2 + [0] * 18, [1] * 14 + [0] * 6
 
 def test_a_row_is_read_with_what_tells_it_from_others() -> None:
     one = Transferred.read(row("convex_polytope", MANY, victim="resnet18"))
-    assert (one.attack, one.victim, one.black_box) == ("convex polytope", "resnet18", True)
+    assert (one.attack, one.victim, one.box) == ("convex polytope", "resnet18", "black")
     assert one.success.value == 0.7
     assert sum(one.hits.values()) == 14
-    assert not Transferred.read(row("convex_polytope", MANY, victim="senet18")).black_box
+    assert Transferred.read(row("convex_polytope", MANY, victim="senet18")).box == "gray"
+    known = row("convex_polytope", MANY, victim="senet18", game={"victim": "substitute"})
+    assert Transferred.read(known).box == "white"
     released = {"layers": 2, "last_layer": "collision", "dropout": [0]}
     assert Transferred.read(row("convex_polytope", MANY, attack=released)).attack == (
         "convex polytope, 2 layers, as released, no dropout"
@@ -113,15 +115,30 @@ def test_the_page_shows_success_base_rate_and_accuracy_of_every_row_and_the_loss
     assert not transfer_sections([])
 
 
+def test_what_a_sanitizer_did_stands_in_a_table_of_its_own() -> None:
+    one = row("convex_polytope", MANY, game={"sanitizer": {"kind": "deep_knn@1"}})
+    one["result"]["sanitized"] = {
+        "auc": share(0.9, 20), "poisoned_removed": share(0.6, 20), "clean_removed": share(0.04, 20),
+        "success": share(0.1, 20),
+    }  # fmt: skip
+    plain, screened = transfer_sections([one])
+    assert plain.title == "Triggerless poisons"
+    assert screened.table is not None
+    (line,) = screened.table.rows
+    assert line[:3] == ["convex polytope", "resnet18", "deep_knn"]
+    assert line[3] == Estimate.from_json(share(0.9, 20))
+
+
 def test_figure_5_judges_by_differences_target_by_target() -> None:
     rows = [row(kind, hits) for kind, hits in (("feature_collision", FEW), ("convex_polytope", MANY))]
     found = figure5(rows, NUMBERS, comparable=True)
-    beats, bullseye, gray = found.claims
+    beats, bullseye, black, white = found.claims
     assert beats.standing == "holds"
     assert beats.because.startswith("convex polytope less feature collision: +0.60 [")
     assert bullseye.standing == "not measured"
-    assert gray.standing == "holds"
-    assert gray.because.startswith("black box: +0.70")
+    assert black.standing == "holds"
+    assert black.because.startswith("black box: +0.70")
+    assert white.standing == "not measured"
     cells = {one.what: one for one in found.compared}
     assert cells["convex polytope, resnet18"].printed == 0.52
     assert cells["convex polytope, resnet18"].verdict == "agrees", ".70 of 20 is within reach of .52"

@@ -12,7 +12,9 @@ from torch import Tensor
 from bezoar.component import digest
 from bezoar.errors import SettingError
 from bezoar.games.referee import Attacked, Made, Recipe, Referee
-from bezoar.measure.estimates import auc, proportion
+from bezoar.games.victims import Scene
+from bezoar.lab import Lab
+from bezoar.measure.estimates import auc, mean, proportion
 from bezoar.models.classifier import Classifier
 from bezoar.records import Dataset, Poison
 from bezoar.roles import DataPoisoning, Sanitizer, Splits
@@ -127,3 +129,41 @@ def told(scores: Float[Tensor, "n"], gone: Bool[Tensor, "n"], poison: Poison, co
     }
     known = bool(poisoned.any()) and not bool(poisoned.all())
     return {"rows": len(scores), "removed": int(gone.sum()), "auc": area.as_json() if known else None, **removed}
+
+
+class Ranked:
+    """Ranks the rows of every victim of triggerless poisons by that victim's own features, as it is shown them.
+
+    Args:
+        scene: what the victims are fine-tuned on.
+        sanitizer: who ranks.
+        share: of the rows that go.
+        lab: where.
+        seed: of the ranking.
+
+    Raises:
+        SettingError: no row would go, or all.
+    """
+
+    def __init__(self, scene: Scene, sanitizer: Sanitizer, share: float, lab: Lab, seed: Seed) -> None:
+        self._scene, self._sanitizer, self._share, self._lab, self._seed = scene, sanitizer, share, lab, seed
+        self.kept = torch.ones(len(scene.poisons) + 1, len(scene.clean), dtype=torch.bool)
+        self._told: list[dict[str, Any]] = []
+
+    def __call__(self, number: int, victim: Classifier) -> None:
+        """Rank the rows of one victim; the one without poisons keeps all of its own."""
+        if number == len(self._scene.poisons):
+            return
+        poison, seed = self._scene.poisons[number], self._seed / "sanitize" / number
+        collected = poison.apply(self._scene.clean)
+        scores = self._sanitizer.suspicion(victim, collected, self._lab, seed)
+        self.kept[number, most_suspicious(scores, self._share, seed / "ties")] = False
+        self._told.append(told(scores, ~self.kept[number], poison, collected))
+
+    def facts(self) -> dict[str, Any]:
+        """Means over targets of the ROC AUC of rows, and of the shares of poisoned and of clean rows that go."""
+        means = {
+            name: mean([one[name]["value"] for one in self._told], "targets").as_json()
+            for name in ("auc", "poisoned_removed", "clean_removed")
+        }
+        return {"rows": self._told[0]["rows"], "removed": self._told[0]["removed"], **means}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -11,17 +12,18 @@ from torch import Tensor
 
 from bezoar.attacks.convex_polytope import polytope
 from bezoar.attacks.feature_collision import collision
-from bezoar.component import Settings, canonical, digest, register
+from bezoar.component import Component, Settings, canonical, digest, register
 from bezoar.errors import SettingError
 from bezoar.games.crafting import Crafts, craft
 from bezoar.games.game import Game
 from bezoar.games.referee import Made, Recipe, Referee
+from bezoar.games.sanitizing import Ranked
 from bezoar.games.victims import Scene, Transferred, fine_tuned
 from bezoar.measure.estimates import mean, proportion
 from bezoar.measure.predictions import clean_accuracy
 from bezoar.models.classifier import Classifier, frozen
 from bezoar.records import as_float
-from bezoar.roles import Architecture, Splits, TargetedPoisoning
+from bezoar.roles import Architecture, Sanitizer, Splits, TargetedPoisoning
 from bezoar.seed import Seed
 
 Share = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
@@ -43,9 +45,15 @@ class Transfer(Game):
         transfer: whether the victim trains its head on a frozen extractor (`linear`), or everything.
         epochs: of fine-tuning.
         substitute_data, victim_data: from which to which part of the images for pre-training they are trained on.
+        victim: pre-trained by itself (`own`), or the attacker's substitute of that architecture (`substitute`): a white
+            box, which shows what the poisons are worth before they have to transfer.
         every: at every so many steps the referee looks how near the poisons are to the target in the victim; the
             attack does not learn of it.
+        sanitizer, removed: who ranks each victim's rows by that victim's features, and what share of them goes before
+            it is fine-tuned once more, on the rest.
     """
+
+    added: ClassVar[frozenset[str]] = frozenset({"sanitizer", "removed", "victim"})
 
     attack: TargetedPoisoning
     transfer: Transferred = "linear"
@@ -57,6 +65,9 @@ class Transfer(Game):
     substitute_data: Share = (0.0, 1.0)
     victim_data: Share = (0.0, 1.0)
     every: Annotated[int, Field(ge=1)] | None = None
+    sanitizer: Sanitizer | None = None
+    removed: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    victim: Literal["own", "substitute"] = "own"
 
     @model_validator(mode="after")
     def _shares_hold_images(self) -> Transfer:
@@ -66,14 +77,16 @@ class Transfer(Game):
                 raise ValueError(f"{name}: from {first} to {last} there is no image of {self.pretraining} a class")
         if self.target_class == self.attack.intended:
             raise ValueError(f"target_class: {self.target_class} is the label that the attack intends already")
-        _ = self.attack.networks  # a substitute without the dropout that is asked for is refused here
+        kinds = [one.kind for one in self.attack.networks]  # one without the dropout that is asked for is refused here
+        if self.victim == "substitute" and self.architecture.kind not in kinds:
+            raise ValueError(f"victim: no substitute is a {self.architecture.kind}; they are {', '.join(kinds)}")
         return self
 
     def trainings(self) -> set[str]:
         """The victim and the substitutes."""
-        victim = self._facts(self.architecture, self.victim_data, "victim")
         networks = enumerate(self.attack.networks)
-        return {victim, *(self._facts(one, self.substitute_data, f"substitutes/{at}") for at, one in networks)}
+        found = {self._facts(one, self.substitute_data, f"substitutes/{at}") for at, one in networks}
+        return found | ({self._facts(self.architecture, self.victim_data, "victim")} if self.victim == "own" else set())
 
     def _facts(self, architecture: Architecture, share: Share, name: str) -> str:
         facts: Settings = {"data": self.data.identity(), "pretraining": self.pretraining, "share": list(share)}
@@ -92,8 +105,11 @@ class Transfer(Game):
         ]
         given = [Made(frozen(one.value), one.address) for one in substitutes]
         made = craft(referee, self.attack, tuning, targets, given, every=self.every, seed=seed)
-        own = self._part(data, rows.pretraining(self.victim_data), f"pretraining/{self.victim_data}")
-        victim = referee.train(own, None, self.recipe, seed / "victim")
+        if self.victim == "own":
+            own = self._part(data, rows.pretraining(self.victim_data), f"pretraining/{self.victim_data}")
+            victim = referee.train(own, None, self.recipe, seed / "victim")
+        else:
+            victim = substitutes[[one.kind for one in self.attack.networks].index(self.architecture.kind)]
         test = data.value.test
         scene = Scene(victim.value, tuning.value.train, made.value.last, targets.value, test, self.attack.intended)
         stream = seed / "fine_tuning"
@@ -101,9 +117,11 @@ class Transfer(Game):
         def compute() -> dict[str, Any]:
             return self._measured(scene, made.value, rows.targets, referee, stream)
 
+        players: dict[str, Component] = {} if self.sanitizer is None else {"sanitizer": self.sanitizer}
         plain: Settings = {"transfer": self.transfer, "epochs": self.epochs, "intended": self.attack.intended}
+        plain |= {} if self.sanitizer is None else {"removed": self.removed}
         inputs = {"victim": victim.address, "poisons": made.address}
-        return referee.measured("transfer", {}, plain, inputs, stream, compute)
+        return referee.measured("transfer", players, plain, inputs, stream, compute)
 
     def _part(self, data: Made[Splits], rows: Int64[Tensor, "n"], name: str) -> Made[Splits]:
         """Some training rows with the test set; their address says which."""
@@ -115,7 +133,8 @@ class Transfer(Game):
         self, scene: Scene, crafts: Crafts, rows: Int64[Tensor, "t"], referee: Referee, seed: Seed
     ) -> dict[str, Any]:
         """What the victims have become, and how near to the targets the poisons were in the pre-trained one."""
-        found = fine_tuned(scene, self.transfer, self.epochs, referee.lab, seed)
+        ranked = None if self.sanitizer is None else Ranked(scene, self.sanitizer, self.removed, referee.lab, seed)
+        found = fine_tuned(scene, self.transfer, self.epochs, referee.lab, seed, visit=ranked)
         hits, natural = found.predicted == scene.intended, found.natural == scene.intended
         poisoned = found.right[:-1].float().mean(1).tolist()
         groups = scene.test.groups
@@ -150,6 +169,16 @@ class Transfer(Game):
                 }
                 for at, step in enumerate(crafts.steps)
             ],
+            **({} if ranked is None else {"sanitized": self._sanitized(scene, ranked, referee, seed)}),
+        }
+
+    def _sanitized(self, scene: Scene, ranked: Ranked, referee: Referee, seed: Seed) -> dict[str, Any]:
+        """What is left of the attack where every victim is fine-tuned again without its most suspicious rows."""
+        again = fine_tuned(replace(scene, kept=ranked.kept), self.transfer, self.epochs, referee.lab, seed)
+        return {
+            **ranked.facts(),
+            "success": proportion(again.predicted == scene.intended, unit="targets").as_json(),
+            "clean_accuracy": mean(again.right[:-1].float().mean(1).tolist(), "targets").as_json(),
         }
 
     def _nearness(self, scene: Scene, crafts: Crafts) -> tuple[Float[Tensor, "looks t"], Float[Tensor, "looks t"]]:

@@ -6,7 +6,7 @@ after three quarters of the epochs, no augmentation, batch normalisation as it w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,6 +60,7 @@ class Scene:
         targets: one image each.
         test: what the referee measures clean accuracy on.
         intended: the label that the targets are to get.
+        kept: bool [t + 1, n], which rows each victim trains on; all, unless a sanitizer has removed some.
     """
 
     model: Classifier
@@ -68,23 +69,38 @@ class Scene:
     targets: Dataset
     test: Dataset
     intended: int
+    kept: Bool[Tensor, "v n"] | None = None
 
     @property
     def rows(self) -> Int64[Tensor, "k"]:
         """Which rows are replaced."""
         return self.poisons[0].rows
 
+    def shares(self, device: torch.device) -> Float[Tensor, "v n"]:
+        """One where a victim trains on a row, zero where it does not."""
+        whole = torch.ones(len(self.poisons) + 1, len(self.clean))
+        return (whole if self.kept is None else self.kept.float()).to(device)
+
     def pixels(self) -> Float[Tensor, "t k c h w"]:
         """The poisons in [0, 1]: as stored, or as the attack remembers them exactly."""
         return torch.stack([one.memory.get("exact", as_float(one.images)) for one in self.poisons])
 
 
-def fine_tuned(scene: Scene, how: Transferred, epochs: int, lab: Lab, seed: Seed) -> Answers:
-    """Fine-tune one victim for each target and one without poisons; all see their images in the same order."""
-    return (_linear if how == "linear" else _end_to_end)(scene, epochs, lab, seed)
+Visit = Callable[[int, Classifier], None]
+"""Is shown each victim: its number, and the model in evaluation mode."""
 
 
-def _linear(scene: Scene, epochs: int, lab: Lab, seed: Seed) -> Answers:
+def fine_tuned(
+    scene: Scene, how: Transferred, epochs: int, lab: Lab, seed: Seed, *, visit: Visit | None = None
+) -> Answers:
+    """Fine-tune one victim for each target and one without poisons; all see their images in the same order.
+
+    A row that a victim does not keep is left out of the batch that it would be in.
+    """
+    return (_linear if how == "linear" else _end_to_end)(scene, epochs, lab, seed, visit)
+
+
+def _linear(scene: Scene, epochs: int, lab: Lab, seed: Seed, visit: Visit | None) -> Answers:
     """Train all victims' heads in one batched run on cached features; the extractor is frozen."""
     model = frozen(scene.model).to(lab.device)
     clean, poisoned = _seen(model, as_float(scene.clean.images())), _seen(model, scene.pixels().flatten(0, 1))
@@ -93,6 +109,7 @@ def _linear(scene: Scene, epochs: int, lab: Lab, seed: Seed) -> Answers:
     heads = _Heads(model, count + 1)
     labels = scene.clean.labels.to(lab.device)
     optimizer, schedule = _optimizer(heads, "linear", epochs, len(labels))
+    shares = scene.shares(lab.device)
     place = torch.full((len(labels),), -1)
     place[scene.rows] = torch.arange(size)
     total = epochs * per_epoch(len(labels), BATCH)
@@ -102,9 +119,11 @@ def _linear(scene: Scene, epochs: int, lab: Lab, seed: Seed) -> Answers:
         features = features.index_copy(1, here.to(lab.device), replaced[:, place[rows[here]]])
         wanted = labels[rows].expand(count + 1, -1)
         # a sum over victims of means over images: none of them notices the others
-        loss = nn.functional.cross_entropy(heads(features).flatten(0, 1), wanted.flatten(), reduction="sum")
+        losses = nn.functional.cross_entropy(heads(features).flatten(0, 1), wanted.flatten(), reduction="none")
+        weights = shares[:, rows]
+        loss = (losses.view_as(weights) * weights).sum(1) / weights.sum(1).clamp_min(1)
         optimizer.zero_grad()
-        (loss / len(rows)).backward()
+        loss.sum().backward()
         optimizer.step()
         schedule.step()
     with torch.no_grad():
@@ -114,11 +133,14 @@ def _linear(scene: Scene, epochs: int, lab: Lab, seed: Seed) -> Answers:
         answers = [(test @ weight.T + bias).argmax(1) for weight, bias in zip(heads.weight, heads.bias, strict=True)]
         right = torch.stack(answers) == scene.test.labels.to(lab.device)
         learnt = heads(replaced).argmax(-1)[:-1] == scene.intended
+    for number in range(count + 1 if visit is not None else 0):
+        assert visit is not None
+        visit(number, heads.model(model, number))
     natural = targets @ heads.weight[-1].T + heads.bias[-1]
     return _answers(own, natural, learnt, right, scene.intended)
 
 
-def _end_to_end(scene: Scene, epochs: int, lab: Lab, seed: Seed) -> Answers:
+def _end_to_end(scene: Scene, epochs: int, lab: Lab, seed: Seed, visit: Visit | None) -> Answers:
     """Train every parameter of one victim after the other, in evaluation mode."""
     pixels, clean = scene.pixels(), as_float(scene.clean.images())
     targets = as_float(scene.targets.images()).to(lab.device)
@@ -129,7 +151,9 @@ def _end_to_end(scene: Scene, epochs: int, lab: Lab, seed: Seed) -> Answers:
         if number < len(pixels):
             images[scene.rows] = pixels[number]
         model = scene.model.copy().to(lab.device).eval().requires_grad_(True)
-        _train(model, scene.clean, images.to(lab.device), epochs, lab, seed)
+        _train(model, scene.clean, images.to(lab.device), scene.shares(lab.device)[number], epochs, lab=lab, seed=seed)
+        if visit is not None:
+            visit(number, model)
         right.append(_logits(model, test).argmax(1) == scene.test.labels.to(lab.device))
         with torch.no_grad():
             if number == len(pixels):
@@ -140,12 +164,16 @@ def _end_to_end(scene: Scene, epochs: int, lab: Lab, seed: Seed) -> Answers:
     return _answers(torch.stack(own), natural, torch.stack(learnt), torch.stack(right), scene.intended)
 
 
-def _train(model: Classifier, clean: Dataset, images: Tensor, epochs: int, lab: Lab, seed: Seed) -> None:
+def _train(
+    model: Classifier, clean: Dataset, images: Tensor, shares: Float[Tensor, "n"], epochs: int, *, lab: Lab, seed: Seed
+) -> None:
     """One victim's fine-tuning; its images are floats, so the stored ones only say which rows are meant."""
     optimizer, schedule = _optimizer(model, "end_to_end", epochs, len(clean))
 
     def objective(victim: Classifier, batch: Batch) -> Tensor:
-        return nn.functional.cross_entropy(victim(images[batch.rows.to(images.device)]), batch.labels)
+        rows = batch.rows.to(images.device)
+        losses = nn.functional.cross_entropy(victim(images[rows]), batch.labels, reduction="none")
+        return (losses * shares[rows]).sum() / shares[rows].sum().clamp_min(1)
 
     stream = batches(clean, BATCH, seed, device=lab.device, epochs=epochs)
     for _ in steps(model, stream, objective, optimizer, seed=seed / "layers", schedule=schedule, training=False):
@@ -182,6 +210,16 @@ class _Heads(nn.Module):
     def forward(self, features: Float[Tensor, "v b d"]) -> Float[Tensor, "v b c"]:
         """Every head's logits of its own features."""
         return torch.baddbmm(self.bias[:, None], features, self.weight.mT)
+
+    def model(self, extractor: Classifier, number: int) -> Classifier:
+        """A whole victim."""
+        victim = extractor.copy()
+        head = victim.head
+        assert isinstance(head, nn.Linear)
+        with torch.no_grad():
+            head.weight.copy_(self.weight[number])
+            head.bias.copy_(self.bias[number])
+        return victim
 
 
 def _seen(model: Classifier, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +17,8 @@ from bezoar.report.groups import Row, unreadable
 from bezoar.report.page import Cell, Percent, Picture, Section, Table
 
 LOSSES = {"victim_polytope": "Convex Polytope's loss", "victim_collision": "Feature Collision's loss"}
+Box = Literal["white", "gray", "black"]
+SANITIZED = ("auc", "poisoned_removed", "clean_removed", "success")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
@@ -27,8 +29,8 @@ class Transferred:
     Attributes:
         attack: its kind, and what else tells it from others of the kind.
         settings: of the attack.
-        victim: the architecture, and whether no substitute is of that kind.
-        black_box: whether that is so.
+        victim: the architecture.
+        box: white where the victim is a substitute, gray where a substitute is of its kind, black otherwise.
         transfer: ``linear`` or ``end_to_end``.
         shares: from which to which part of the data substitutes and victim were pre-trained on.
         seed: of the game.
@@ -37,12 +39,14 @@ class Transferred:
         hits, natural: target's row -> 1 where a victim gave it the poisons' label, else 0, with poisons and without.
         ends: ``victim_polytope`` and ``victim_collision`` -> target's row -> that loss in the pre-trained victim.
         looks: of the referee while the attack crafted.
+        sanitizer: which one ranked the rows, or empty.
+        sanitized: what it made of them: ``auc``, ``poisoned_removed``, ``clean_removed``, and ``success`` after that.
     """
 
     attack: str
     settings: Row
     victim: str
-    black_box: bool
+    box: Box
     transfer: str
     shares: tuple[tuple[float, float], tuple[float, float]]
     seed: int
@@ -53,6 +57,8 @@ class Transferred:
     natural: dict[int, int]
     ends: dict[str, dict[int, float]]
     looks: list[dict[str, float | int]]
+    sanitizer: str
+    sanitized: dict[str, Estimate]
 
     @staticmethod
     def read(row: Row) -> Transferred:
@@ -69,7 +75,7 @@ class Transferred:
                 _label(attack),
                 attack,
                 victim,
-                victim not in {_kind(one) for one in attack["substitutes"]},
+                _box(game),
                 str(game["transfer"]),
                 ((first[0], first[1]), (second[0], second[1])),
                 int(game["seed"]),
@@ -80,9 +86,20 @@ class Transferred:
                 _fooled(result, attack, "natural"),
                 {name: {int(one["row"]): float(one[name]) for one in result["targets"]} for name in LOSSES},
                 list(result["looks"]),
+                _kind(game["sanitizer"]) if game.get("sanitizer") else "",
+                {name: Estimate.from_json(result["sanitized"][name]) for name in SANITIZED}
+                if game.get("sanitizer")
+                else {},
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise unreadable(row, error) from None
+
+
+def _box(game: Row) -> Box:
+    if game.get("victim") == "substitute":
+        return "white"
+    known = {_kind(one) for one in game["attack"]["substitutes"]}
+    return "gray" if _kind(game["architecture"]) in known else "black"
 
 
 def _fooled(result: Row, attack: Row, said: str) -> dict[int, int]:
@@ -123,7 +140,7 @@ def transfer_sections(rows: Sequence[Row]) -> list[Section]:
     lines: list[Sequence[Cell]] = [
         [
             one.attack,
-            one.victim + (" (black box)" if one.black_box else ""),
+            f"{one.victim} ({one.box} box)",
             one.transfer.replace("_", " "),
             *([overlap(one)] if len(shares) > 1 else []),
             Percent(one.success),
@@ -136,7 +153,8 @@ def transfer_sections(rows: Sequence[Row]) -> list[Section]:
     columns += ["accuracy, pre-trained", "fine-tuned clean", "fine-tuned poisoned"]
     text = (
         "A target counts as success if the victim gives it the poisons' label. The base rate is how often a victim "
-        "fine-tuned on clean data does. A black-box victim's architecture is none of the substitutes'."
+        "fine-tuned on clean data does. A white-box victim is one of the substitutes, a gray-box victim is another model of "
+        "their architectures, a black-box victim is of none of these."
     )
     parts = list(dict.fromkeys((one.transfer, one.shares) for one in found))
     pictures = [
@@ -145,8 +163,32 @@ def transfer_sections(rows: Sequence[Row]) -> list[Section]:
         if (few := [one for one in found if (one.transfer, one.shares) == part])
     ]
     sections = [Section("Triggerless poisons", text, Table(tuple(columns), lines), pictures)]
-    watched = [one for one in found if len(one.looks) > 1]
-    return [*sections, *([loss_section(watched)] if watched else [])]
+    watched = [one for one in found if len(one.looks) > 1 and not one.sanitizer]
+    return [*sections, *_screened(found), *([loss_section(watched)] if watched else [])]
+
+
+def _screened(found: Sequence[Transferred]) -> list[Section]:
+    """What sanitizers find of triggerless poisons."""
+    lines: list[Sequence[Cell]] = [
+        [
+            one.attack,
+            one.victim,
+            one.sanitizer,
+            one.sanitized["auc"],
+            *(Percent(one.sanitized[name]) for name in ("poisoned_removed", "clean_removed")),
+            Percent(one.success),
+            Percent(one.sanitized["success"]),
+        ]
+        for one in found
+        if one.sanitizer
+    ]
+    columns = ("attack", "victim", "sanitizer", "ROC AUC of rows", "poisons removed", "clean rows removed")
+    text = (
+        "A sanitizer ranks the rows that a victim was fine-tuned on by that victim's features; the most suspicious go, "
+        "and the victim is fine-tuned again. It knows neither the attack nor its targets. Means over targets."
+    )
+    table = Table((*columns, "success before", "success after"), lines)
+    return [Section("Triggerless poisons, screened", text, table)] if lines else []
 
 
 def _caption(few: Sequence[Transferred]) -> str:
@@ -166,13 +208,13 @@ def overlap(one: Transferred) -> str:
 def success_bars(found: Sequence[Transferred]) -> Figure:
     """Success of each attack on each victim, side by side, seeds averaged."""
     attacks = list(dict.fromkeys(one.attack for one in found))
-    victims = list(dict.fromkeys((one.victim, one.black_box) for one in found))
+    victims = list(dict.fromkeys((one.victim, one.box) for one in found))
     figure = blank(WIDTH, 3.4)
     axes: Axes = figure.subplots()
     width = 0.8 / len(attacks)
     for number, attack in enumerate(attacks):
-        for place, (victim, _) in enumerate(victims):
-            few = [one for one in found if (one.attack, one.victim) == (attack, victim)]
+        for place, (victim, box) in enumerate(victims):
+            few = [one for one in found if (one.attack, one.victim, one.box) == (attack, victim, box)]
             if not few:
                 continue
             value = few[0].success if len(few) == 1 else mean([one.success.value for one in few], "seeds")
@@ -193,7 +235,7 @@ def success_bars(found: Sequence[Transferred]) -> Figure:
             axes.plot(at, base, color=INK, marker="x", markersize=5, linestyle="")
     dress(axes, across="", up="success")
     axes.set_xticks(range(len(victims)))
-    axes.set_xticklabels([f"{victim}{' (black box)' if black else ''}" for victim, black in victims], fontsize=8.5)
+    axes.set_xticklabels([f"{victim}\n{box} box" for victim, box in victims], fontsize=8.5)
     if len(victims) > 5:
         axes.tick_params(axis="x", labelrotation=25)
     axes.set_ylim(-0.03, 1.03)

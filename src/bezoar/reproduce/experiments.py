@@ -79,7 +79,7 @@ EXPERIMENTS = {
     "cp-fig3": Experiment(
         ZHU, "Figure 3: losses in an unseen victim while poisons are crafted", ("losses",), cp_figure3
     ),
-    "cp-fig5": Experiment(ZHU, "Figure 5: linear victims of triggerless poisons", ("linear",), cp_figure5),
+    "cp-fig5": Experiment(ZHU, "Figure 5: linear victims of triggerless poisons", ("linear", "white_box"), cp_figure5),
     "cp-fig6": Experiment(ZHU, "Figure 6: attackers who share some of the data, or none", ("overlap",), cp_figure6),
     "cp-fig7": Experiment(ZHU, "Figure 7: victims that train everything", ("end_to_end",), cp_figure7),
     "cp-fig8": Experiment(ZHU, "Figure 8: clean accuracy of poisoned victims", ("linear",), cp_figure8),
