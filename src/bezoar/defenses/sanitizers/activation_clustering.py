@@ -37,16 +37,20 @@ NOISE = 1e-6
 class ActivationClustering(Sanitizer):
     """Which of two clusters of its class a row belongs to, and how much that says (Chen et al., SafeAI 2019).
 
-    In each class the features before the last layer are reduced to ten independent components and divided by
-    2-means. The paper calls a class poisoned by how well the clusters are told apart (silhouette) or by how small the
-    smaller is, and removes that cluster. Here the score of a row is its place between the two centres, (b - s) /
-    (b + s) for distances b and s to the bigger and the smaller cluster's, times the class's silhouette, times 1 - 2r
-    for the share r of rows in the smaller cluster. So it is positive in the smaller cluster and negative in the
-    bigger, and all but 0 in a class of one cluster, which 2-means cuts into halves that touch.
+    In each class the features before the last layer are reduced to ten components and divided by 2-means. The
+    paper calls a class poisoned by how well the clusters are told apart (silhouette) or by how small the
+    smaller is, and removes that cluster. Here the score of a row is its place between the two centres, (b - s)
+    / (b + s) for distances b and s to the bigger and the smaller cluster's, times the class's silhouette, times
+    1 - 2r for the share r of rows in the smaller cluster. So it is positive in the smaller cluster and negative
+    in the bigger, and all but 0 in a class of one cluster, which 2-means cuts into halves that touch.
+
+    The components are principal ones. The paper's are independent ones (``reduction: ica``), which are whitened: the
+    direction in which poison lies apart is no wider than any other, and 2-means may take another one for the clusters.
+    With obvious poison that happens about every other time (docs/decisions/0010), so it is not the default.
     """
 
     components: Annotated[int, Field(ge=1)] = 10
-    reduction: Literal["ica", "pca"] = "ica"
+    reduction: Literal["pca", "ica"] = "pca"
 
     def suspicion(self, victim: Classifier, data: Dataset, lab: Lab, seed: Seed) -> Float[Tensor, "n"]:
         """Between -1 and 1; the seed starts ICA and 2-means."""
