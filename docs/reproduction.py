@@ -35,10 +35,15 @@ def page() -> str:
     """The page as Markdown."""
     found = PAPER.drawn()
     parts = [HEAD, *PAPER.claims(found)]
-    parts += ["", why(PAPER.rows("fig5")), "", why_repairs(PAPER.rows("table3"))]
+    parts += ["", why(PAPER.rows("fig5")), "", why_repairs(PAPER.rows("table3")), "", WHY_SEARCH]
     parts += [*PAPER.parts(found, "reproduction"), "", TAIL, *PAPER.provenance(found)]
     return "\n".join(parts) + "\n"
 
+
+WHY_SEARCH = """**Why the search of Table V finds nothing here.** Every trial of all three searches ended with the unrepaired copy, so the settings
+that were given win. The defender's copy, poisoned without a fold, loses many points on that fold against the suspect, which
+was trained on it, and no repair comes back within the budget of two. On the digits, where trusted images are held out of
+the victim's training, the same search finds settings ([repairs](repairs.md))."""
 
 TAIL = """Figure 8, what the attacks do to images, is drawn by `bezoar reproduce fig8 --preset cpu --out DIR`; on the digits the same
 pictures are in the [gallery](gallery.md)."""

@@ -66,11 +66,7 @@ class Surrogate(Component):
 
     @abstractmethod
     def obtain(self, shape: tuple[int, int, int], trained: Callable[[], Classifier]) -> Classifier:
-        """A frozen model that takes images of that shape (c, h, w).
-
-        Args:
-            shape: of the images to attack.
-            trained: makes a model from the attacker's own clean data by the victim's public recipe.
+        """A frozen model that takes images of that shape (c, h, w); `trained` makes one of the attacker's clean data.
 
         Raises:
             SettingError, ModelFileError: there is no such model, or it does not take such images.
@@ -90,10 +86,7 @@ class Trigger(Component):
     def stamp(
         self, images: Float[Tensor, "n c h w"], rows: Int64[Tensor, "n"], lab: Lab, seed: Seed
     ) -> Float[Tensor, "n c h w"]:
-        """Images in [0, 1] with the trigger; the shape is kept and the input is left alone.
-
-        Randomness, if any, is keyed by row, so that it does not depend on batch size or workers.
-        """
+        """Images in [0, 1] with the trigger, of the same shape; the input is left alone, randomness keyed by row."""
 
     def stamp_training(
         self, images: Float[Tensor, "n c h w"], rows: Int64[Tensor, "n"], lab: Lab, seed: Seed
@@ -210,16 +203,10 @@ class TargetedPoisoning(Attack):
 
     @abstractmethod
     def craft(self, clean: Dataset, targets: Dataset, lab: Lab, seed: Seed) -> Iterator[Crafting]:
-        """The live poisons after each step, always the same object.
-
-        Args:
-            clean: what the victim will train on, without the targets.
-            targets: test images with their true labels, each attacked for itself.
-            lab: with the substitutes.
-            seed: of what is drawn.
+        """The live poisons after each step, always the same object; `clean` is what the victim will train on.
 
         Raises:
-            SettingError: the data or the substitutes cannot serve this attack; nothing has been computed then.
+            SettingError: the data, targets or substitutes cannot serve this attack; nothing has been computed then.
         """
 
 

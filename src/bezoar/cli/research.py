@@ -91,6 +91,8 @@ def tune(
     print_table(f"{found.repairer.kind}: trials on the defender's own backdoor (* wins)", columns, rows)
     winner = " ".join(f"repairer.{name}={value!r}" for name, value in found.winner.settings.items())
     stdout.print(f"The winner: {winner}", highlight=False)
+    if not found.winner.best.step:
+        stdout.print(f"No trial undid anything within the budget of {game.budget:g}, so nothing has been learnt.")
 
 
 def _print_row(row: dict[str, Any]) -> None:

@@ -153,8 +153,8 @@ def transfer_sections(rows: Sequence[Row]) -> list[Section]:
     columns += ["accuracy, pre-trained", "fine-tuned clean", "fine-tuned poisoned"]
     text = (
         "A target counts as success if the victim gives it the poisons' label. The base rate is how often a victim "
-        "fine-tuned on clean data does. A white-box victim is one of the substitutes, a gray-box victim is another model of "
-        "their architectures, a black-box victim is of none of these."
+        "fine-tuned on clean data does. A white-box victim is one of the substitutes, a gray-box victim another model "
+        "of their architectures, a black-box victim of none of these."
     )
     parts = list(dict.fromkeys((one.transfer, one.shares) for one in found))
     pictures = [
