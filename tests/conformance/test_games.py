@@ -26,7 +26,7 @@ TRANSFER = {
     **{name: TOY[name] for name in ("architecture", "trainer")},
     **{"pretraining": 12, "fine_tuning": 4, "targets": 2, "epochs": 2},
 }
-GAMES = ready("games", settled=["trusted_source"])
+GAMES = ready("games", settled=["trusted_source", "victim"])
 
 
 @cases(GAMES)
