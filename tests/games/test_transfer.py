@@ -263,7 +263,7 @@ def test_rows_that_are_not_kept_are_not_learnt(how: victims.Transferred) -> None
     here = scene()
     kept = torch.ones(4, 90, dtype=torch.bool)
     kept[:3, here.poisons[0].rows] = False
-    blank = [replace(one, images=torch.zeros_like(one.images)) for one in here.poisons]
+    blank = [replace(one, images=torch.full_like(one.images, 255)) for one in here.poisons]
     answers = [
         fine_tuned(replace(here, kept=kept, poisons=poisons), how, 3, Lab(), Seed(1))
         for poisons in (here.poisons, blank)
