@@ -34,7 +34,14 @@ def imports(package: str) -> Iterator[tuple[str, str]]:
 
 def test_a_lab_leads_to_no_store_no_probe_and_no_attack():
     lab = toy.lab()
-    assert {field.name for field in fields(Lab)} == {"device", "progress", "architecture", "trainer", "surrogate", "substitutes"}
+    assert {field.name for field in fields(Lab)} == {
+        "device",
+        "progress",
+        "architecture",
+        "trainer",
+        "surrogate",
+        "substitutes",
+    }
     reachable = {name for name in dir(lab) if not name.startswith("__")}
     reachable |= {name for part in (lab.architecture, lab.trainer) for name in type(part).model_fields}
     assert not {name for name in reachable for word in FORBIDDEN if word in name}
