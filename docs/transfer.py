@@ -51,7 +51,8 @@ def screened() -> list[str]:
 
 
 SCREENED = """White-box victims, so that there is something to prevent. A sanitizer ranks the 500 rows, five of them poisoned, by the features of
-the victim that was fine-tuned on them; the most suspicious 25 go and the victim is fine-tuned again. Means over 20 targets."""
+the victim that was fine-tuned on them; the most suspicious 25 go and the victim is fine-tuned again. Means over 20 targets;
+the rows are those of `results/convex-polytope/screening.jsonl`."""
 
 
 def why(found: list[Transferred]) -> str:

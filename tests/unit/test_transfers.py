@@ -146,6 +146,7 @@ def test_figure_5_judges_by_differences_target_by_target() -> None:
     assert cells["convex polytope, dpn92"].verdict == "not measured"
     same = figure5([row(kind, MANY) for kind in ("feature_collision", "convex_polytope")], NUMBERS, comparable=False)
     assert same.claims[0].standing == "undecided"
+    assert same.claims[0].because.endswith("+0.00 [-0.17, +0.17]"), "20 equal targets do not say that none could differ"
     turned = [row(kind, hits) for kind, hits in (("feature_collision", MANY), ("convex_polytope", FEW))]
     assert figure5(turned, NUMBERS, comparable=False).claims[0].standing == "does not hold"
 

@@ -162,8 +162,8 @@ class Ranked:
 
     def facts(self) -> dict[str, Any]:
         """Means over targets of the ROC AUC of rows, and of the shares of poisoned and of clean rows that go."""
-        means = {
-            name: mean([one[name]["value"] for one in self._told], "targets").as_json()
-            for name in ("auc", "poisoned_removed", "clean_removed")
-        }
+        means: dict[str, Any] = {}
+        for name in ("auc", "poisoned_removed", "clean_removed"):
+            found = mean([one[name]["value"] for one in self._told], "targets")  # Student's interval knows no edges
+            means[name] = replace(found, low=max(0.0, found.low), high=min(1.0, found.high)).as_json()
         return {"rows": self._told[0]["rows"], "removed": self._told[0]["removed"], **means}

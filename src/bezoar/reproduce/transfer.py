@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +201,16 @@ def _gap(more: Sequence[Transferred], less: Sequence[Transferred]) -> Estimate |
             gaps.setdefault((seed, row), []).append(mine[row] - other[row])
     if not gaps:
         return None
-    return mean([sum(several) / len(several) for several in gaps.values()], "targets")
+    return _over_targets([sum(several) / len(several) for several in gaps.values()])
+
+
+def _over_targets(values: Sequence[float]) -> Estimate:
+    """The mean of differences in success; where no target differs from another, so many of them still might (97.5 %)."""
+    found = mean(values, "targets")
+    if max(values) > min(values):
+        return found
+    might = 1 - 0.025 ** (1 / len(values))
+    return replace(found, low=max(-1.0, found.value - might), high=min(1.0, found.value + might))
 
 
 def _beats(found: Sequence[Transferred], more: str, less: str, text: str) -> Claim:
@@ -220,5 +229,5 @@ def _above_base(found: Sequence[Transferred], attack: str, where: str = "") -> C
             for row, hit in one.hits.items():
                 gains.setdefault((one.seed, row), []).append(hit - one.natural[row])
         if gains:
-            cases.append((f"{box} box", mean([sum(several) / len(several) for several in gains.values()], "targets")))
+            cases.append((f"{box} box", _over_targets([sum(several) / len(several) for several in gains.values()])))
     return judged(text, cases)
