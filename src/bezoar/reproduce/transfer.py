@@ -205,7 +205,7 @@ def _gap(more: Sequence[Transferred], less: Sequence[Transferred]) -> Estimate |
 
 
 def _over_targets(values: Sequence[float]) -> Estimate:
-    """The mean of differences in success; where no target differs from another, so many of them still might (97.5 %)."""
+    """The mean of differences in success; where no target differs from another, so many still might (97.5 %)."""
     found = mean(values, "targets")
     if max(values) > min(values):
         return found
