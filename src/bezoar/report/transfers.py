@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from bezoar.measure.estimates import mean
 from bezoar.records import Estimate
@@ -276,5 +277,7 @@ def loss_curves(found: Sequence[Transferred]) -> Figure:
     for axes, name in zip(panels, LOSSES.values(), strict=True):
         dress(axes, across="step", up="", title=name)
         axes.set_yscale("log")
+        for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            which(FuncFormatter(lambda value, _: f"{value:.3g}"))
     legend(figure, panels[0], 2)
     return figure
