@@ -13,6 +13,7 @@ from rich.text import Text
 from bezoar.cli.console import in_time, say, stderr
 from bezoar.games.game import Game
 from bezoar.records import Estimate
+from bezoar.report.groups import kind_of
 from bezoar.rows import Row
 
 SHOWN = 6
@@ -72,10 +73,10 @@ class Scoreboard:
 def title(game: Mapping[str, Any]) -> str:
     """A game in a few words: what is played, against which attack, by which player, from which seed."""
     attack, players = game["attack"], [game.get(role) for role in ("sanitizer", "repairer", "detector")]
-    words = [_name(game), f"{_name(attack)} {attack.get('poisons', '')}".strip()]
+    words = [kind_of(game), f"{kind_of(attack)} {attack.get('poisons', '')}".strip()]
     if "transfer" in game:
-        words.append(f"{_name(game['architecture'])} {game['transfer'].replace('_', ' ')}")
-    return ", ".join([*words, *(_name(player) for player in players if player), f"seed {game['seed']}"])
+        words.append(f"{kind_of(game['architecture'])} {game['transfer'].replace('_', ' ')}")
+    return ", ".join([*words, *(kind_of(player) for player in players if player), f"seed {game['seed']}"])
 
 
 def headline(row: Row) -> str:
@@ -97,7 +98,3 @@ def headline(row: Row) -> str:
     blind = result["repaired"]["blind"]
     after, lost = (Estimate.from_json(blind[name]).value for name in ("attack_success", "lost"))
     return f"attack success {before.value:.2f}, {after:.2f} after repair (blind), accuracy lost {lost:+.2f}"
-
-
-def _name(component: Mapping[str, Any]) -> str:
-    return str(component["kind"]).partition("@")[0]

@@ -18,10 +18,10 @@ from bezoar.games.crafting import Crafts, craft
 from bezoar.games.game import Game
 from bezoar.games.referee import Made, Recipe, Referee
 from bezoar.games.sanitizing import Ranked
-from bezoar.games.victims import Scene, Transferred, fine_tuned
+from bezoar.games.victims import Scene, Transferred, features_of, fine_tuned
 from bezoar.measure.estimates import mean, proportion
 from bezoar.measure.predictions import clean_accuracy
-from bezoar.models.classifier import Classifier, frozen
+from bezoar.models.classifier import frozen
 from bezoar.records import as_float
 from bezoar.roles import Architecture, Sanitizer, Splits, TargetedPoisoning
 from bezoar.seed import Seed
@@ -184,11 +184,11 @@ class Transfer(Game):
     def _nearness(self, scene: Scene, crafts: Crafts) -> tuple[Float[Tensor, "looks t"], Float[Tensor, "looks t"]]:
         """Eq. 3 and Eq. 2 in the pre-trained victim's features, at every look."""
         model = frozen(scene.model)
-        wanted = _features(model, as_float(scene.targets.images()))
+        wanted = features_of(model, as_float(scene.targets.images()))
         hull: list[Tensor] = []
         apart: list[Tensor] = []
         for few in crafts.poisons:
-            seen = torch.stack([_features(model, as_float(one.images)) for one in few])
+            seen = torch.stack([features_of(model, as_float(one.images)) for one in few])
             hull.append(polytope(seen, wanted).losses.cpu())
             apart.append(collision(seen, wanted).losses.cpu())
         return torch.stack(hull), torch.stack(apart)
@@ -231,8 +231,3 @@ def divided(labels: Int64[Tensor, "n"], game: Transfer) -> Rows:
             said = " + ".join(f"{name} {size}" for name, size in parts.items())
             raise SettingError(f"{said} are more images than class {label} has, which are {len(rows)}")
     return Rows(classes, game)
-
-
-def _features(model: Classifier, images: Tensor) -> Tensor:
-    with torch.no_grad():
-        return model.features(images.to(model.mean.device)).float()

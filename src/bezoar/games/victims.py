@@ -6,7 +6,8 @@ after three quarters of the epochs, no augmentation, batch normalisation as it w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -103,7 +104,10 @@ def fine_tuned(
 def _linear(scene: Scene, epochs: int, lab: Lab, seed: Seed, visit: Visit | None) -> Answers:
     """Train all victims' heads in one batched run on cached features; the extractor is frozen."""
     model = frozen(scene.model).to(lab.device)
-    clean, poisoned = _seen(model, as_float(scene.clean.images())), _seen(model, scene.pixels().flatten(0, 1))
+    clean, poisoned = (
+        features_of(model, as_float(scene.clean.images())),
+        features_of(model, scene.pixels().flatten(0, 1)),
+    )
     count, size = len(scene.poisons), len(scene.rows)
     replaced = torch.cat([poisoned.unflatten(0, (count, size)), clean[scene.rows][None]])
     heads = _Heads(model, count + 1)
@@ -112,23 +116,24 @@ def _linear(scene: Scene, epochs: int, lab: Lab, seed: Seed, visit: Visit | None
     shares = scene.shares(lab.device)
     place = torch.full((len(labels),), -1)
     place[scene.rows] = torch.arange(size)
-    total = epochs * per_epoch(len(labels), BATCH)
-    for rows in lab.progress.track(_orders(len(labels), epochs, seed), "victims' heads", total):
-        features = clean[rows].expand(count + 1, -1, -1)
+
+    def objective(victims: _Heads, batch: Batch) -> Tensor:
+        rows = batch.rows
         here = (place[rows] >= 0).nonzero()[:, 0]
+        features = clean[rows].expand(count + 1, -1, -1)
         features = features.index_copy(1, here.to(lab.device), replaced[:, place[rows[here]]])
-        wanted = labels[rows].expand(count + 1, -1)
-        # a sum over victims of means over images: none of them notices the others
-        losses = nn.functional.cross_entropy(heads(features).flatten(0, 1), wanted.flatten(), reduction="none")
+        wanted = batch.labels.expand(count + 1, -1)
+        losses = nn.functional.cross_entropy(victims(features).flatten(0, 1), wanted.flatten(), reduction="none")
         weights = shares[:, rows]
-        loss = (losses.view_as(weights) * weights).sum(1) / weights.sum(1).clamp_min(1)
-        optimizer.zero_grad()
-        loss.sum().backward()
-        optimizer.step()
-        schedule.step()
+        # a sum over victims of means over images: none of them notices the others
+        return ((losses.view_as(weights) * weights).sum(1) / weights.sum(1).clamp_min(1)).sum()
+
+    stream = batches(scene.clean, BATCH, seed, device=lab.device, epochs=epochs)
+    taken = steps(heads, stream, objective, optimizer, seed=seed / "layers", schedule=schedule, training=False)
+    deque(lab.progress.track(taken, "victims' heads", epochs * per_epoch(len(labels), BATCH)), maxlen=0)
     with torch.no_grad():
-        targets = _seen(model, as_float(scene.targets.images()))
-        test = _seen(model, as_float(scene.test.images()))
+        targets = features_of(model, as_float(scene.targets.images()))
+        test = features_of(model, as_float(scene.test.images()))
         own = torch.einsum("td,tcd->tc", targets, heads.weight[:-1]) + heads.bias[:-1]
         answers = [(test @ weight.T + bias).argmax(1) for weight, bias in zip(heads.weight, heads.bias, strict=True)]
         right = torch.stack(answers) == scene.test.labels.to(lab.device)
@@ -190,13 +195,6 @@ def _optimizer(
     return optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, after, 0.1)
 
 
-def _orders(count: int, epochs: int, seed: Seed) -> Iterator[Int64[Tensor, "b"]]:
-    """Rows of each batch, the same ones that `batches` draws."""
-    order = (seed / "order").generator()
-    for _ in range(epochs):
-        yield from (rows for rows in torch.randperm(count, generator=order).split(BATCH) if len(rows) > 1)
-
-
 class _Heads(nn.Module):
     """Copies of a model's linear head that are trained side by side."""
 
@@ -222,7 +220,7 @@ class _Heads(nn.Module):
         return victim
 
 
-def _seen(model: Classifier, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+def features_of(model: Classifier, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
     """Features of images, a few hundred at a time."""
     with torch.no_grad():
         return torch.cat([model.features(part.to(model.mean.device)).float() for part in images.split(AT_ONCE)])

@@ -32,6 +32,11 @@ class Group:
     rows: list[Row]
 
 
+def kind_of(component: Mapping[str, Any]) -> str:
+    """The name of a component in a row, without its revision."""
+    return str(component["kind"]).partition("@")[0]
+
+
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as dotted field -> value."""
     fields: dict[str, Any] = {}

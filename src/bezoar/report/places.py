@@ -20,7 +20,7 @@ from bezoar.measure.estimates import mean, proportion
 from bezoar.owner import ALPHA
 from bezoar.records import Estimate
 from bezoar.report.doses import share
-from bezoar.report.groups import READINGS, Robust, Row, differing, flat, unreadable
+from bezoar.report.groups import READINGS, Robust, Row, differing, flat, kind_of, unreadable
 from bezoar.roles import Attack, CodePoisoning
 
 COMMON = ("data", "attack", "architecture", "trainer", "trusted", "trusted_source")
@@ -122,14 +122,10 @@ def _titles(settings: Sequence[dict[str, Any]]) -> list[str]:
     fields = [name for name in differing(settings) if name not in players]
     titles: list[str] = []
     for one in settings:
-        names = " and ".join(_name({"kind": one[player]}).replace("_", " ") for player in players)
+        names = " and ".join(kind_of({"kind": one[player]}).replace("_", " ") for player in players)
         others = ", ".join(f"{name} {one[name]}" for name in fields if name in one)
         titles.append(f"{names} ({others})" if others else names)
     return titles
-
-
-def _name(player: Row) -> str:
-    return str(player["kind"]).partition("@")[0]
 
 
 def _models(row: Row) -> int:
@@ -139,7 +135,7 @@ def _models(row: Row) -> int:
 def _place(read: Sequence[Robust], row: Row) -> Place:
     try:
         attack, result = row["game"]["attack"], row["result"]
-        kind = _name(attack)
+        kind = kind_of(attack)
         member = members("attacks").get(kind)
         found, alarms = (
             torch.tensor([one["p_value"] < ALPHA and not one.get("abstained") for one in result[name]])
@@ -166,7 +162,7 @@ def _place(read: Sequence[Robust], row: Row) -> Place:
 
 def _attack(settings: Row) -> str:
     """An attack's name, and its settings that are not its own defaults and not its strength."""
-    kind = _name(settings)
+    kind = kind_of(settings)
     member = members("attacks").get(kind)
     usual = {} if member is None else flat(build(Attack, kind).identity())
     given = {name: value for name, value in flat(settings).items() if name not in ("kind", "poisons", "fraction")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 from bezoar.measure.estimates import mean
 from bezoar.records import Estimate
 from bezoar.report.canvas import INK, LINES, MUTED, WIDTH, blank, dress, in_percent, legend
-from bezoar.report.groups import Row, unreadable
+from bezoar.report.groups import Row, kind_of, unreadable
 from bezoar.report.page import Cell, Percent, Picture, Section, Table
 
 LOSSES = {"victim_polytope": "Convex Polytope's loss", "victim_collision": "Feature Collision's loss"}
@@ -29,7 +29,6 @@ class Transferred:
 
     Attributes:
         attack: its kind, and what else tells it from others of the kind.
-        settings: of the attack.
         victim: the architecture.
         box: white where the victim is a substitute, gray where a substitute is of its kind, black otherwise.
         transfer: ``linear`` or ``end_to_end``.
@@ -45,7 +44,6 @@ class Transferred:
     """
 
     attack: str
-    settings: Row
     victim: str
     box: Box
     transfer: str
@@ -70,11 +68,10 @@ class Transferred:
         """
         try:
             game, result = row["game"], row["result"]
-            attack, victim = game["attack"], _kind(game["architecture"])
+            attack, victim = game["attack"], kind_of(game["architecture"])
             first, second = (tuple(float(part) for part in game[f"{name}_data"]) for name in ("substitute", "victim"))
             return Transferred(
                 _label(attack),
-                attack,
                 victim,
                 _box(game),
                 str(game["transfer"]),
@@ -87,7 +84,7 @@ class Transferred:
                 _fooled(result, attack, "natural"),
                 {name: {int(one["row"]): float(one[name]) for one in result["targets"]} for name in LOSSES},
                 list(result["looks"]),
-                _kind(game["sanitizer"]) if game.get("sanitizer") else "",
+                kind_of(game["sanitizer"]) if game.get("sanitizer") else "",
                 {name: Estimate.from_json(result["sanitized"][name]) for name in SANITIZED}
                 if game.get("sanitizer")
                 else {},
@@ -99,8 +96,8 @@ class Transferred:
 def _box(game: Row) -> Box:
     if game.get("victim") == "substitute":
         return "white"
-    known = {_kind(one) for one in game["attack"]["substitutes"]}
-    return "gray" if _kind(game["architecture"]) in known else "black"
+    known = {kind_of(one) for one in game["attack"]["substitutes"]}
+    return "gray" if kind_of(game["architecture"]) in known else "black"
 
 
 def _fooled(result: Row, attack: Row, said: str) -> dict[int, int]:
@@ -109,16 +106,12 @@ def _fooled(result: Row, attack: Row, said: str) -> dict[int, int]:
 
 def transferred(rows: Sequence[Row]) -> list[Transferred]:
     """All rows of the transfer game, in their order."""
-    return [Transferred.read(row) for row in rows if "result" in row and _kind(row["game"]) == "transfer"]
-
-
-def _kind(component: Any) -> str:
-    return str(component["kind"]).partition("@")[0]
+    return [Transferred.read(row) for row in rows if "result" in row and kind_of(row["game"]) == "transfer"]
 
 
 def _label(attack: Row) -> str:
     """What tells an attack from others: its kind, layers, dropout and draws where they are not the plain ones."""
-    words = [_kind(attack).replace("_", " ")]
+    words = [kind_of(attack).replace("_", " ")]
     if attack["layers"] > 1:
         words.append(
             f"{attack['layers']} layers" + (", as released" if attack.get("last_layer") == "collision" else "")

@@ -9,12 +9,7 @@ from typing import Any
 from bezoar.measure.estimates import Groups, auc, auc_difference, mean
 from bezoar.records import Estimate
 from bezoar.report.doses import share
-from bezoar.report.groups import Robust, Row, unreadable
-
-
-def kind_of(component: Mapping[str, Any]) -> str:
-    """The name of a method, without its revision."""
-    return str(component["kind"]).partition("@")[0]
+from bezoar.report.groups import Robust, Row, kind_of, unreadable
 
 
 def dose_of(attack: Mapping[str, Any]) -> float:

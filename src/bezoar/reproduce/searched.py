@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bezoar.component import members
-from bezoar.report.groups import Robust, Row
+from bezoar.report.groups import Robust, Row, kind_of
 from bezoar.report.page import Cell, Section, Table
-from bezoar.reproduce.measured import kind_of
 from bezoar.reproduce.numbers import Paper
 from bezoar.reproduce.outcome import Outcome
 from bezoar.roles import Repairer
