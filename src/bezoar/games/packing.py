@@ -53,15 +53,18 @@ def unpack_splits(artefact: Artefact) -> Splits:
 def pack_poison(poison: Poison) -> Artefact:
     """A poison."""
     tensors = {"rows": poison.rows, "images": poison.images, "labels": poison.labels}
-    return Artefact(tensors | prefixed("memory", poison.memory), {"boost": poison.boost, "settled": poison.settled})
+    return Artefact(
+        tensors | prefixed("memory", poison.memory),
+        {"boost": poison.boost, "settled": poison.settled, "added": poison.added},
+    )
 
 
 def unpack_poison(artefact: Artefact) -> Poison:
     """The inverse of `pack_poison`."""
     tensors = artefact.tensors
     memory, facts = without_prefix("memory", tensors), artefact.facts
-    settled = facts.get("settled", False)  # which stages of an older store do not say
-    return Poison(tensors["rows"], tensors["images"], tensors["labels"], facts["boost"], memory, settled)
+    settled, added = (facts.get(name, False) for name in ("settled", "added"))  # which an older store does not say
+    return Poison(tensors["rows"], tensors["images"], tensors["labels"], facts["boost"], memory, settled, added)
 
 
 def pack_inspection(inspection: Inspection) -> Artefact:

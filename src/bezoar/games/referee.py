@@ -144,6 +144,8 @@ class Referee:
         settings = {"attack": attack.identity()}
         if attack.reads_recipe and self.lab.trainer is not None:
             settings["trainer"] = self.lab.trainer.identity()
+        if attack.trains_recipe and self.lab.architecture is not None:
+            settings["architecture"] = self.lab.architecture.identity()
         stage = Stage("collect", settings, str(seed / "collect"), _inputs(data, lab))
 
         def compute() -> Artefact:

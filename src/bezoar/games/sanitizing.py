@@ -114,13 +114,13 @@ def told(scores: Float[Tensor, "n"], gone: Bool[Tensor, "n"], poison: Poison, co
 
     Repeated poisons count as often as they occur, and are not independent: intervals take that into account.
     """
-    again = poison.rows.repeat(poison.boost - 1)
+    copies = poison.boost if poison.added else poison.boost - 1
+    clean = len(scores) - copies * len(poison.rows)
     poisoned = torch.zeros(len(scores), dtype=torch.bool)
-    poisoned[poison.rows] = True
-    poisoned[len(scores) - len(again) :] = True
+    poisoned[poison.places(clean)] = True
     groups = collected.groups
     if groups is None:
-        groups = torch.cat([torch.arange(len(scores) - len(again)), again])
+        groups = torch.cat([torch.arange(clean), poison.rows.repeat(copies)])
     pair = groups[poisoned].tolist(), groups[~poisoned].tolist()
     area = auc(scores[poisoned].tolist(), scores[~poisoned].tolist(), pair, unit="rows")
     removed = {

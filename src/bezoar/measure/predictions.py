@@ -33,7 +33,7 @@ class Measurement:
 
     Attributes:
         right: bool [n], which test images the model classifies correctly.
-        fooled: bool [p], for which probes the model answers what the attacker wants.
+        fooled: bool [p], for which probes the model answers what the attacker wants; any wrong class where that is -1.
         clean_accuracy: share of `right`.
         attack_success: share of `fooled`; the probes leave out images that show the wanted class.
     """
@@ -66,7 +66,9 @@ def measure(model: Classifier, test: Dataset, probe: Probe) -> Measurement:
         raise DataError(
             f"nothing to measure on: of {len(test)} test images none shows another class than the one the attack wants"
         )
-    fooled = (predict(model, probe.images) == probe.wanted)[counted]
+    answers = predict(model, probe.images)
+    wrong = (probe.wanted == -1) & (answers != test.labels[probe.rows])
+    fooled = ((answers == probe.wanted) | wrong)[counted]
     groups = test.groups
     return Measurement(
         right,

@@ -1,9 +1,4 @@
-"""The roles of the games, each a small abstract class: the signature is the threat model.
-
-What a role is not handed it cannot use: no defence ever receives a probe, the poisoned rows, the
-target class, the poison rate or the test accuracy. A role is either an interface (here) or a leaf
-(a registered method); to change a method, hold it as a field and wrap it.
-"""
+"""Who wants a model to be wrong, and with what."""
 
 from __future__ import annotations
 
@@ -17,46 +12,13 @@ from torch import Tensor
 
 from bezoar.component import Component
 from bezoar.errors import SettingError
-from bezoar.records import Dataset, Inspection, Poison, Probe, Trusted
+from bezoar.records import Dataset, Poison, Probe
+from bezoar.roles.builders import Architecture
 from bezoar.seed import Seed
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from bezoar.lab import Lab
     from bezoar.models.classifier import Classifier
-
-
-@dataclass(frozen=True)
-class Splits:
-    """A data source's two halves; the referee measures on `test`, players never see it."""
-
-    train: Dataset
-    test: Dataset
-
-
-class DataSource(Component):
-    """Where images come from."""
-
-    family: ClassVar[str] = "datasets"
-    generated: ClassVar[bool] = False
-    """Whether the images are computed (and worth keeping in the store) rather than read from files."""
-
-    @abstractmethod
-    def load(self, folders: tuple[Path, ...]) -> Splits:
-        """Find and open the images.
-
-        Args:
-            folders: where to look, first match wins (``--data``, then ``BEZOAR_DATA``).
-
-        Raises:
-            DataError: the images are not there, or are not what they should be.
-        """
-
-    def fingerprint(self, folders: tuple[Path, ...]) -> str:
-        """A text that changes whenever the files behind the same settings do."""
-        del folders
-        return ""
 
 
 class Surrogate(Component):
@@ -121,7 +83,12 @@ class Attack(Component):
 
     @property
     def reads_recipe(self) -> bool:
-        """Whether what it does to the data depends on the victim's public recipe."""
+        """Whether what it does to the data depends on the victim's public trainer."""
+        return False
+
+    @property
+    def trains_recipe(self) -> bool:
+        """Whether it trains a model of its own by the victim's whole public recipe in order to poison data."""
         return False
 
 
@@ -208,92 +175,3 @@ class TargetedPoisoning(Attack):
         Raises:
             SettingError: the data, targets or substitutes cannot serve this attack; nothing has been computed then.
         """
-
-
-class Architecture(Component):
-    """A network before training."""
-
-    family: ClassVar[str] = "architectures"
-
-    @abstractmethod
-    def build(self, shape: tuple[int, int, int], classes: tuple[str, ...], seed: Seed) -> Classifier:
-        """A freshly initialised classifier for images of that shape (c, h, w)."""
-
-
-class Trainer(Component):
-    """A recipe that turns labelled images into a model."""
-
-    family: ClassVar[str] = "trainers"
-
-    @abstractmethod
-    def train(self, architecture: Architecture, data: Dataset, lab: Lab, seed: Seed) -> Classifier:
-        """A trained classifier in evaluation mode, on the lab's device."""
-
-
-class Sanitizer(Component):
-    """A player that says of every row of a data set how suspicious it is, before anybody trusts a model of it.
-
-    It is handed a model of the data as they are (the undefended victim), so that all sanitizers of a game look at the
-    same features. It sees neither the poison nor its rate nor its target, and it removes nothing: how many of the most
-    suspicious rows go is the referee's or the owner's to say.
-    """
-
-    family: ClassVar[str] = "sanitizers"
-
-    @abstractmethod
-    def suspicion(self, victim: Classifier, data: Dataset, lab: Lab, seed: Seed) -> Float[Tensor, "n"]:
-        """One finite score a row, on the CPU, higher is more suspicious; comparable across classes.
-
-        Args:
-            victim: trained on all of `data`, on the lab's device; it is left as it was.
-            data: with the labels on which the victim was trained.
-            lab: where.
-            seed: with which randomness.
-        """
-
-
-@dataclass(frozen=True)
-class Range:
-    """Which values of a setting a search tries, from `low` to `high`, evenly on a logarithmic scale."""
-
-    low: float
-    high: float
-
-
-class Repairer(Component):
-    """A player that undoes a backdoor with a few trusted images.
-
-    It is an iterator over progressively repaired models: it yields the live student after each
-    optimisation step, and once after any one-off surgery. It measures nothing and never changes
-    its input; the referee decides when to look, what to record and when to stop.
-    """
-
-    family: ClassVar[str] = "repairers"
-    ranges: ClassVar[Mapping[str, Range]] = {}
-    """The settings worth searching, as the method's paper or "Pick your Poison" (appendix A-E) does."""
-
-    @abstractmethod
-    def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
-        """The student after each step, always the same object, in evaluation mode while one looks."""
-
-    @property
-    @abstractmethod
-    def length(self) -> int:
-        """How many models a full repair yields."""
-
-    @property
-    def surgery(self) -> int:
-        """How many of the first models come from one-off changes rather than steps; the referee looks after them."""
-        return 0
-
-
-class Detector(Component):
-    """A player that says how suspicious each class of a model is."""
-
-    family: ClassVar[str] = "detectors"
-    normal: ClassVar[bool] = True
-    """Whether the scores of harmless classes are near enough to normal for the outlier test of an audit."""
-
-    @abstractmethod
-    def inspect(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Inspection:
-        """Scores per class, with the triggers it reconstructed; the suspect is left as it was."""

@@ -1,0 +1,1 @@
+"""Certifiers: what proves that no small change of an image alters the answer."""

@@ -1,0 +1,1 @@
+"""Guards: what looks at the queries of a deployed model."""
