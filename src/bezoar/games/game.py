@@ -58,6 +58,8 @@ class BackdoorGame(Game):
         found = {canonical({**facts, "attack": self.attack.identity()})}
         if self.attack.wanted_model is not None:
             found.add(canonical({**facts, "seed": f"{seed}/surrogate"}))
+        if self.attack.trains_recipe:
+            found.add(canonical({**facts, "attack": self.attack.identity(), "seed": f"{seed}/collect"}))
         return found
 
     def deal(self, referee: Referee, seed: Seed) -> Deal:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import torch
 
-from bezoar.records import Dataset, Inspection, Poison, Tier
+from bezoar.records import Certificates, Dataset, Inspection, Poison, Tier
 from bezoar.roles import Splits
 from bezoar.store import Artefact
 
@@ -94,4 +94,25 @@ def unpack_inspection(artefact: Artefact) -> Inspection:
         facts["abstained"],
         facts.get("p_value"),  # stages of an older store have neither this nor tiers
         tuple(Tier(**tier) for tier in facts.get("tiers", [])),
+    )
+
+
+def pack_certificates(certificates: Certificates) -> Artefact:
+    """A certifier's answers."""
+    columns = ("predicted", "radius", "certified", "evidence", "method")
+    tensors = {name: getattr(certificates, name) for name in columns}
+    return Artefact(tensors, {"methods": list(certificates.methods), "norm": certificates.norm})
+
+
+def unpack_certificates(artefact: Artefact) -> Certificates:
+    """The inverse of `pack_certificates`."""
+    tensors, facts = artefact.tensors, artefact.facts
+    return Certificates(
+        tensors["predicted"],
+        tensors["radius"],
+        tensors["certified"],
+        tensors["evidence"],
+        tensors["method"],
+        tuple(facts["methods"]),
+        facts["norm"],
     )
