@@ -65,7 +65,7 @@ class Certification(BackdoorGame):
     A deployed system takes an answer that is certified and falls back on something slower, dearer or weaker where it
     is not. So an attack on availability takes certificates away from stamped images (`certified` falls), and one on
     integrity has wrong answers certified (`certified_wrong` rises). The headline is what certificates are lost against
-    the twin on the **same stamped images**: a stamp costs certificates by itself. The twin has the poisoned model's seed.
+    the twin on the **same stamped images**: a stamp costs certificates by itself. Twins share a seed.
     The paper's text beyond its abstract is not at hand; this game is our reconstruction (`specs/certification.md`).
 
     With a `sanitizer` or a `repairer` the model that is certified is what the defence makes of the poisoned one, and

@@ -14,6 +14,7 @@ from bezoar.games.repairing import Point
 from bezoar.measure.estimates import mean, proportion
 from bezoar.owner import ALPHA
 from bezoar.records import Estimate
+from bezoar.report.certification import certification_sections
 from bezoar.report.doses import Dose, dose_curves, doses, share
 from bezoar.report.figures import Dot, repair_curves, score_strips, trade_off
 from bezoar.report.groups import READINGS, Group, Robust, Row, group, over_seeds, unreadable
@@ -40,7 +41,8 @@ def results_page(path: Path, rows: Sequence[Row]) -> None:
     for row in rows:
         if "error" not in row:
             played.setdefault(_game(row), []).append(row)
-    robust, detected, moved = (played.pop(name, []) for name in ("robustness", "detectability", "transfer"))
+    names = ("robustness", "detectability", "transfer", "certification")
+    robust, detected, moved, vouched = (played.pop(name, []) for name in names)
     others = [row for few in played.values() for row in few]
     repaired = [row for row in robust if row["game"].get("repairer") is not None]
     undefended = [row for row in robust if row["game"].get("repairer") is None and not has_sanitizer(row)]
@@ -51,11 +53,12 @@ def results_page(path: Path, rows: Sequence[Row]) -> None:
         *_detectability(detected),
         *plane_sections([*repaired, *detected]),
         *transfer_sections(moved),
+        *certification_sections(vouched),
         *_rest(failed, others),
     ]
     if robust or detected:
         sections += [_settings(rows), glossary(), intervals()]
-    counts = {"robustness": len(robust), "detectability": len(detected), "transfer": len(moved)}
+    counts = dict(zip(names, map(len, (robust, detected, moved, vouched)), strict=True))
     counts |= {"other": len(others), "failed": len(failed)}
     parts = [f"{count} {name}" for name, count in counts.items() if count]
     write_page(

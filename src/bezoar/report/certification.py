@@ -1,0 +1,208 @@
+"""Rows of the certification game: which certificates a poisoned model loses, what that costs, and what defences do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bezoar.measure.estimates import mean
+from bezoar.records import Estimate
+from bezoar.report.canvas import INK, LINES, MUTED, WIDTH, blank, dress, in_percent, legend
+from bezoar.report.certificates import MEASURABLE, Certified, certified
+from bezoar.report.doses import share
+from bezoar.report.groups import Row
+from bezoar.report.page import Cell, Percent, Picture, Section, Table, number, percent
+
+
+def certification_sections(rows: Sequence[Row]) -> list[Section]:
+    """What attacks take away, what a system pays, and what defences give back; nothing without rows."""
+    found = certified(rows)
+    if not found:
+        return []
+    bare = [one for one in found if not one.defence]
+    sections = [_losses(bare), _systems(bare)] if bare else []
+    defended = [one for one in found if one.defence]
+    return [*sections, *([_defences(defended, bare)] if defended else [])]
+
+
+def _losses(found: Sequence[Certified]) -> Section:
+    columns = ("victim", "certifier", "attack", "seeds", "clean: twin", "clean: poisoned", "stamped: twin")
+    columns += ("stamped: poisoned", "certificates lost", "certified and wrong", "clean accuracy lost")
+    lines: list[Sequence[Cell]] = [
+        [
+            *_victim(one),
+            one.attack,
+            len(one.rows),
+            _cell(one.estimates("twin", "clean", "certified")),
+            _cell(one.estimates("suspect", "clean", "certified")),
+            _cell(one.estimates("twin", "stamped", "certified")),
+            _cell(one.estimates("suspect", "stamped", "certified")),
+            _cell(one.estimates("drop", "certified"), signed=True) if one.measurable else "not measurable",
+            _cell(one.estimates("suspect", "stamped", "certified_wrong")),
+            _cell(one.estimates("stealth", "right"), signed=True),
+        ]
+        for one in found
+    ]
+    text = (
+        "Shares of test images whose answer is certified, of the poisoned model and of its unpoisoned twin, on clean "
+        "images and on the same ones with the trigger. Certificates lost: the twin's share of stamped images minus the "
+        "poisoned one's. An attack that has its wrong answers certified is one on integrity, not on availability. "
+        f"Where the twin has fewer than {MEASURABLE:.0%} of stamped images certified, a loss is not measurable."
+    )
+    settings = list(dict.fromkeys(one.setting for one in found))
+    pictures = [
+        Picture(radius_curves([one for one in found if one.setting == each]), _caption(each)) for each in settings
+    ]
+    return Section("Certificates under attack", text, Table(columns, lines), pictures)
+
+
+def _victim(one: Certified) -> tuple[str, str]:
+    return f"{one.data}: {one.network}, {one.trainer}", one.certifier
+
+
+def _caption(setting: tuple[str, str, str, str]) -> str:
+    data, network, trainer, certifier = setting
+    return (
+        f"{data}: {network} trained by {trainer}, certified by {certifier}. Certified share of stamped images at every "
+        "radius, mean over seeds; dashed: of those the right answers. Grey: the twin of the first attack."
+    )
+
+
+def radius_curves(found: Sequence[Certified]) -> Figure:
+    """Certified share over the radius, clean beside stamped images: the twin, and every attack's poisoned model."""
+    figure = blank(WIDTH, 3.4)
+    panels = list[Axes](figure.subplots(1, 2, sharey=True))
+    for axes, where in zip(panels, ("clean", "stamped"), strict=True):
+        _curve(axes, found[0], "twin", where, MUTED, "twin")
+        for place, one in enumerate(found):
+            _curve(axes, one, "suspect", where, LINES[place % len(LINES)], one.attack)
+        dress(axes, across="radius", up="certified" if where == "clean" else "", title=f"{where} images")
+        axes.set_ylim(-0.02, 1.02)
+        in_percent(axes)
+    legend(figure, panels[1], len(found) + 1)
+    return figure
+
+
+def _curve(axes: Axes, one: Certified, who: str, where: str, colour: str, label: str) -> None:
+    curves = [row["result"][who][where]["curve"] for row in one.rows]
+    radius = curves[0]["radius"]
+    for name, style in (("certified", "-"), ("certified_correct", "--")):
+        rates = np.mean([curve[name] for curve in curves], axis=0)
+        axes.step(
+            radius,
+            rates,
+            style,
+            where="pre",
+            color=colour or INK,
+            linewidth=1.6 if style == "-" else 1.0,
+            label=label if style == "-" else None,
+        )
+
+
+def _systems(found: Sequence[Certified]) -> Section:
+    """The system view, for the middle capacity of each fallback."""
+    lines: list[Sequence[Cell]] = []
+    for one in found:
+        for place, system in enumerate(one.rows[0]["result"]["systems"]):
+            each = [row["result"]["systems"][place] for row in one.rows]
+            few = {
+                name: [Estimate.from_json(entry[name]) for entry in each]
+                for name in ("served", "twin_served", "accuracy", "twin_accuracy")
+            }
+            capacity = system["capacity"]
+            lines.append(
+                [
+                    f"{one.attack} ({one.certifier})",
+                    number(float(np.mean([entry["fallback_accuracy"] for entry in each]))),
+                    "all" if capacity is None else percent(float(capacity)),
+                    _cell(few["served"]),
+                    _cell(few["twin_served"]),
+                    _cell(few["accuracy"]),
+                    _cell(few["twin_accuracy"]),
+                    _load([entry["load"] for entry in each]),
+                ]
+            )
+    columns = (
+        "attack",
+        "fallback's accuracy",
+        "its capacity",
+        "served",
+        "twin: served",
+        "right",
+        "twin: right",
+        "load",
+    )
+    text = (
+        "A system takes certified answers and asks a fallback for the others, which has time for a share of all "
+        "queries; here every query is stamped. Load: how many times as many queries fall back as with the twin."
+    )
+    return Section("What a system pays", text, Table(columns, lines), folded=True)
+
+
+def _load(loads: Sequence[Mapping[str, Any] | None]) -> Cell:
+    known = [Estimate.from_json(one) for one in loads if one is not None]
+    if len(known) < len(loads):
+        return "twin hardly falls back"
+    return known[0] if len(known) == 1 else " and ".join(number(one.value) for one in known)
+
+
+def _defences(found: Sequence[Certified], bare: Sequence[Certified]) -> Section:
+    """Every defence beside the same game without it."""
+    plain = {(one.setting, one.attack): one for one in bare}
+    lines: list[Sequence[Cell]] = []
+    for one in found:
+        without = plain.get((one.setting, one.attack))
+        clean, stamped = (one.value("suspect", where, "certified") for where in ("clean", "stamped"))
+        base = [_before(one, without, where) for where in ("clean", "stamped")]
+        lines.append(
+            [
+                one.defence,
+                one.attack,
+                one.certifier,
+                len(one.rows),
+                _cell(one.estimates("suspect", "stamped", "certified")),
+                "?" if base[1] is None else f"{100 * (stamped - base[1]):+.1f} points",
+                "?" if base[0] is None else f"{100 * (clean - base[0]):+.1f} points",
+                _cell(one.estimates("suspect", "stamped", "certified_correct")),
+                _told(one),
+            ]
+        )
+    columns = ("defence", "attack", "certifier", "seeds", "stamped: certified", "change, stamped", "change, clean")
+    columns += ("stamped: certified and right", "poison told apart (ROC AUC)")
+    text = (
+        "What a defence gives back on stamped images, and what it costs on clean ones: certified share of the defended "
+        "poisoned model minus that of the undefended one, mean over seeds. No defence knows the attack."
+    )
+    return Section("Defences of certificates", text, Table(columns, lines))
+
+
+def _before(one: Certified, without: Certified | None, where: str) -> float | None:
+    """The certified share without the defence: the game's own reading, or the game without it."""
+    if all("undefended" in row["result"] for row in one.rows):
+        return one.value("undefended", where, "certified")
+    return None if without is None else without.value("suspect", where, "certified")
+
+
+def _told(one: Certified) -> Cell:
+    """How well a sanitizer told rows or a guard told queries apart."""
+    for part in ("defence", "guard"):
+        entries = [row["result"].get(part) or {} for row in one.rows]
+        if all(entry.get("auc") is not None for entry in entries):
+            return _cell([Estimate.from_json(entry["auc"]) for entry in entries], in_percent=False)
+    return ""
+
+
+def _cell(found: Sequence[Estimate], *, signed: bool = False, in_percent: bool = True) -> Cell:
+    """One seed with its own interval, two as they are, and the mean of more."""
+    if len(found) == 2:
+        return " and ".join(percent(one.value) if in_percent else number(one.value) for one in found)
+    if len(found) == 1:
+        one = found[0]
+    else:
+        values = [each.value for each in found]
+        one = mean(values, "seeds") if signed else share(values)
+    return Percent(one, bar=not signed) if in_percent else one
