@@ -85,6 +85,22 @@ def _parts(poison: Poison) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return poison.rows, poison.images, poison.labels
 
 
+def test_points_that_are_added_stand_beside_the_rows_that_they_were_made_from(tmp_path: Path):
+    clean = toy.dataset(8)
+    rows = torch.tensor([2, 2, 5])
+    poison = Poison(rows, 255 - clean.batch(rows), torch.tensor([2, 3, 1]), boost=2, added=True)
+    write_overlay(poison, tmp_path, FACTS)
+    assert read_overlay(tmp_path).added
+    assert write_dataset(clean, poison, tmp_path, "folder") == 8 + 6
+    found = [(line["item"], line["clean_row"], line["copy"]) for line in _manifest(tmp_path)]
+    first = [("south/000002-1.png", "2", "1"), ("west/000002-2.png", "2", "2"), ("east/000005-1.png", "5", "1")]
+    again = [("south/000002-3.png", "2", "3"), ("west/000002-4.png", "2", "4"), ("east/000005-2.png", "5", "2")]
+    assert found == [*first, *again]
+    written = np.asarray(Image.open(tmp_path / "train" / "west" / "000002-4.png")).transpose(2, 0, 1)
+    assert np.array_equal(written, poison.images[1].numpy())
+    assert len(list((tmp_path / "train").glob("*/*.png"))) == 14
+
+
 def test_hugging_face_reads_the_parquet(tmp_path: Path):
     clean, poison = toy.dataset(), poisoned(3)
     write_dataset(clean, poison, tmp_path, "parquet")

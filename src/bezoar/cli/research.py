@@ -102,7 +102,9 @@ def _print_row(row: dict[str, Any]) -> None:
         stdout.print(f"{name}: {row['error']}", highlight=False)
         return
     result = row["result"]
-    if "suspect" in result:
+    if "drop" in result:
+        _print_certification(name, result)
+    elif "suspect" in result:
         _print_robustness(name, result)
     elif "base_rate" in result:
         _print_transfer(name, result)
@@ -135,6 +137,26 @@ def _print_robustness(name: str, result: dict[str, Any]) -> None:
     print_table("repair curve", ["step", "clean accuracy", "attack success"], rows)
 
 
+def _print_certification(name: str, result: dict[str, Any]) -> None:
+    rows = [
+        [f"{who}, {where}", *(str(Estimate.from_json(result[who][where][rate])) for rate in VOUCHED)]
+        for who in ("twin", "undefended", "suspect")
+        if who in result
+        for where in ("clean", "stamped")
+    ]
+    print_table(name, ["model, images", *VOUCHED.values()], rows)
+    said = {
+        "drop": "certificates lost against the twin, stamped",
+        "stealth": "clean",
+        "recovered": "given back, stamped",
+    }
+    said["given_up"] = "given up for that, clean"
+    rows = [[text, str(Estimate.from_json(result[key]["certified"]))] for key, text in said.items() if key in result]
+    if "guard" in result:
+        rows.append(["stamped queries told apart (ROC AUC)", str(Estimate.from_json(result["guard"]["auc"]))])
+    print_table("the same images, paired", ["what", "value"], rows)
+
+
 def _print_transfer(name: str, result: dict[str, Any]) -> None:
     rows = [[said, str(Estimate.from_json(result[key]))] for key, said in RATES.items()]
     accuracy = result["clean_accuracy"]
@@ -142,6 +164,7 @@ def _print_transfer(name: str, result: dict[str, Any]) -> None:
     print_table(name, ["over targets or test images", "value"], rows)
 
 
+VOUCHED = {"accuracy": "right", "certified": "certified", "certified_wrong": "certified, wrong"}
 RATES = {"success": "targets that get the poisons' label", "base_rate": "without poisons"}
 TUNED = {"pretrained": "pre-trained", "fine_tuned": "fine-tuned clean", "poisoned": "fine-tuned with poisons"}
 

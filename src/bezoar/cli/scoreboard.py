@@ -19,6 +19,9 @@ from bezoar.rows import Row
 SHOWN = 6
 """How many finished games stay in view."""
 
+PLAYERS = ("certifier", "sanitizer", "repairer", "detector", "guard")
+"""The roles that a game may have beside the attack, as a title names them."""
+
 
 class Scoreboard:
     """Watches a sweep.
@@ -72,7 +75,7 @@ class Scoreboard:
 
 def title(game: Mapping[str, Any]) -> str:
     """A game in a few words: what is played, against which attack, by which player, from which seed."""
-    attack, players = game["attack"], [game.get(role) for role in ("sanitizer", "repairer", "detector")]
+    attack, players = game["attack"], [game.get(role) for role in PLAYERS]
     words = [kind_of(game), f"{kind_of(attack)} {attack.get('poisons', '')}".strip()]
     if "transfer" in game:
         words.append(f"{kind_of(game['architecture'])} {game['transfer'].replace('_', ' ')}")
@@ -89,6 +92,18 @@ def headline(row: Row) -> str:
     if "base_rate" in result:
         success, base = (Estimate.from_json(result[name]) for name in ("success", "base_rate"))
         return f"success {success} over {success.n} targets, base rate {base.value:.2f}"
+    return _certificates(result) if "drop" in result else _attack(result)
+
+
+def _certificates(result: Row) -> str:
+    """What certificates an attack takes away."""
+    twin, suspect = (Estimate.from_json(result[who]["stamped"]["certified"]).value for who in ("twin", "suspect"))
+    lost = Estimate.from_json(result["drop"]["certified"])
+    return f"stamped images certified {twin:.2f} by the twin, {suspect:.2f} poisoned: {lost} lost"
+
+
+def _attack(result: Row) -> str:
+    """What an attack achieves, and what of that a defence leaves."""
     before = Estimate.from_json(result["suspect"]["attack_success"])
     if "repaired" not in result and "sanitized" in result:
         after = Estimate.from_json(result["sanitized"]["attack_success"])

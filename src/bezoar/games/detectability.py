@@ -87,7 +87,9 @@ class Detectability(BackdoorGame):
         target, test = int(attacked.probe.wanted[0]), deal.data.value.test
         # an attack that is after any error has no class of its own, and so no trigger that one could find again
         seen = target >= 0
-        faithful = fidelity(inspection, target, attacked.model.value, twin.value, test, attacked.probe) if seen else None
+        faithful = (
+            fidelity(inspection, target, attacked.model.value, twin.value, test, attacked.probe) if seen else None
+        )
         reading = measure(attacked.model.value, test, attacked.probe)
         return {
             "target": target,
