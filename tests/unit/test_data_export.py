@@ -81,6 +81,25 @@ def test_an_image_folder_holds_exactly_what_the_victim_would_collect(tmp_path: P
     assert {line["copy"] for line in lines} == {str(number) for number in range(boost)}
 
 
+@pytest.mark.parametrize("boost", [1, 2])
+def test_added_points_come_back_and_stand_beside_the_images_they_are_from(tmp_path: Path, boost: int):
+    """Second route: read the folder, and compare with the overlay that was read back. Two points are from one row."""
+    clean, rows = toy.dataset(), torch.tensor([5, 5, 9])
+    points = Poison(rows, clean.batch(rows + 1), torch.tensor([1, 1, 2]), boost, added=True)
+    write_overlay(points, tmp_path, FACTS)
+    again = read_overlay(tmp_path)
+    assert again.added
+    assert write_dataset(clean, points, tmp_path, "folder") == 64 + 3 * boost
+    read, victim = read_folder(tmp_path / "train", 16, clean.classes), again.apply(clean)
+
+    def contents(data: Dataset) -> list[tuple[int, bytes]]:
+        return sorted(zip(data.labels.tolist(), (image.numpy().tobytes() for image in data.images()), strict=True))
+
+    assert contents(read) == contents(victim)
+    copies = {(int(line["clean_row"]), int(line["copy"])) for line in _manifest(tmp_path)}
+    assert copies == {(5, number) for number in range(1, 2 * boost + 1)} | {(9, number + 1) for number in range(boost)}
+
+
 def _parts(poison: Poison) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return poison.rows, poison.images, poison.labels
 
