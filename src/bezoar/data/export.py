@@ -53,7 +53,7 @@ class Item:
 
 
 def write_overlay(poison: Poison, folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write ``poison.safetensors`` (rows, images, labels, memory) and ``poison.json`` (boost, settled, added and `facts`).
+    """Write ``poison.safetensors`` (rows, images, labels, memory) and ``poison.json`` (how it is laid, and `facts`).
 
     Raises:
         StoreError: the folder cannot be written; nothing half-written stays.
