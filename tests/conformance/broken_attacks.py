@@ -10,6 +10,7 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from bezoar.attacks.badnets import BadNets
+from bezoar.attacks.random_labels import RandomLabels
 from bezoar.lab import Lab
 from bezoar.records import Dataset, Poison, Probe
 from bezoar.seed import Seed
@@ -113,6 +114,15 @@ class OverBudget(BadNets):
         made = super().poison(clean, lab, seed)
         twice = torch.cat([made.rows[:1], made.rows[:-1]])
         return replace(made, rows=twice)
+
+
+class AddsOneMore(RandomLabels):
+    """It adds a point beyond its budget."""
+
+    def poison(self, clean: Dataset, lab: Lab, seed: Seed) -> Poison:
+        made = super().poison(clean, lab, seed)
+        rows, images, labels = (torch.cat([each, each[:1]]) for each in (made.rows, made.images, made.labels))
+        return replace(made, rows=rows, images=images, labels=labels)
 
 
 class TakesTheTargetClass(BadNets):

@@ -3,6 +3,6 @@
 from conformance import cases, hold, ready
 
 
-@cases(ready("attacks", settled=["precision", "quantize"]))  # tests/unit/test_crafting.py has both
+@cases(ready("attacks", settled=["precision", "quantize", "method"]))  # unit tests have these
 def test_attack(component, claim):
     hold(component, claim)

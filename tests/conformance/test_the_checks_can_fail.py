@@ -36,6 +36,7 @@ BROKEN: dict[type[Component], set[str]] = {
     broken_attacks.WritesIntoTheData: {"the clean data are left alone"},
     broken_attacks.NeedsMemory: {"data read on demand give the same poison"},
     broken_attacks.OverBudget: {"the budget is exact and no row is poisoned twice"},
+    broken_attacks.AddsOneMore: {"the budget is exact and no row is poisoned twice"},
     broken_attacks.TakesTheTargetClass: {"poisoned rows show the target class exactly if labels stay true"},
     broken_attacks.TakesWhatThereIs: {"too large a budget is refused by name"},
     broken_attacks.FlattersItself: {"the probe wants what its images do not show"},

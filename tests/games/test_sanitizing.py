@@ -15,6 +15,7 @@ from world import WORLD
 from bezoar.component import build
 from bezoar.errors import SettingError
 from bezoar.games.game import Game
+from bezoar.games.packing import pack_poison, unpack_poison
 from bezoar.games.referee import Referee
 from bezoar.games.robustness import Robustness
 from bezoar.games.sanitizing import most_suspicious, told
@@ -141,6 +142,33 @@ def test_the_highest_scores_go_and_ties_are_broken_by_the_seed() -> None:
     assert all(rows[:2] == [1, 6] and set(rows[2:]) < {2, 3, 4, 5} for rows in drawn)
     assert {row for rows in drawn for row in rows[2:]} == {2, 3, 4, 5}
     assert drawn[0] == most_suspicious(scores, 0.5, Seed(0)).tolist()
+
+
+def test_added_points_are_the_poisoned_rows_and_the_rows_they_are_from_are_clean() -> None:
+    """Second route to the area: Mann-Whitney's U of scipy."""
+    clean = toy.dataset(40)
+    rows = torch.tensor([3, 7, 3])
+    points = Poison(rows, clean.batch(rows), clean.labels[rows], boost=2, added=True)
+    scores = torch.rand(46, generator=Seed(1).generator())
+    scores[40:] += 0.3
+    gone = scores > 0.8
+    found = told(scores, gone, points, points.apply(clean))
+    poisoned = np.arange(46) >= 40
+    u = stats.mannwhitneyu(scores[poisoned], scores[~poisoned]).statistic
+    assert found["rows"] == 46
+    assert found["auc"]["value"] == pytest.approx(u / (6 * 40))
+    assert found["poisoned_removed"]["value"] == pytest.approx(float(gone[poisoned].float().mean()))
+    assert (found["poisoned_removed"]["n"], found["clean_removed"]["n"]) == (6, 40)
+    assert found["poisoned_removed"]["low"] < proportion(gone[poisoned]).low  # six points of two images
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_the_store_knows_added_points_from_replaced_rows(added: bool) -> None:
+    clean, rows = toy.dataset(40), torch.tensor([3, 7])
+    points = Poison(rows, clean.batch(rows + 1), clean.labels[rows], added=added)
+    kept = unpack_poison(pack_poison(points)).apply(clean)
+    assert torch.equal(kept.images(), points.apply(clean).images())
+    assert len(kept) == 40 + 2 * added
 
 
 def test_repeated_poisons_count_as_often_as_they_occur_and_widen_the_interval() -> None:

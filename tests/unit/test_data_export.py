@@ -81,24 +81,27 @@ def test_an_image_folder_holds_exactly_what_the_victim_would_collect(tmp_path: P
     assert {line["copy"] for line in lines} == {str(number) for number in range(boost)}
 
 
+@pytest.mark.parametrize("boost", [1, 2])
+def test_added_points_come_back_and_stand_beside_the_images_they_are_from(tmp_path: Path, boost: int):
+    """Second route: read the folder, and compare with the overlay that was read back. Two points are from one row."""
+    clean, rows = toy.dataset(), torch.tensor([5, 5, 9])
+    points = Poison(rows, clean.batch(rows + 1), torch.tensor([1, 1, 2]), boost, added=True)
+    write_overlay(points, tmp_path, FACTS)
+    again = read_overlay(tmp_path)
+    assert again.added
+    assert write_dataset(clean, points, tmp_path, "folder") == 64 + 3 * boost
+    read, victim = read_folder(tmp_path / "train", 16, clean.classes), again.apply(clean)
+
+    def contents(data: Dataset) -> list[tuple[int, bytes]]:
+        return sorted(zip(data.labels.tolist(), (image.numpy().tobytes() for image in data.images()), strict=True))
+
+    assert contents(read) == contents(victim)
+    copies = {(int(line["clean_row"]), int(line["copy"])) for line in _manifest(tmp_path)}
+    assert copies == {(5, number) for number in range(1, 2 * boost + 1)} | {(9, number + 1) for number in range(boost)}
+
+
 def _parts(poison: Poison) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return poison.rows, poison.images, poison.labels
-
-
-def test_points_that_are_added_stand_beside_the_rows_that_they_were_made_from(tmp_path: Path):
-    clean = toy.dataset(8)
-    rows = torch.tensor([2, 2, 5])
-    poison = Poison(rows, 255 - clean.batch(rows), torch.tensor([2, 3, 1]), boost=2, added=True)
-    write_overlay(poison, tmp_path, FACTS)
-    assert read_overlay(tmp_path).added
-    assert write_dataset(clean, poison, tmp_path, "folder") == 8 + 6
-    found = [(line["item"], line["clean_row"], line["copy"]) for line in _manifest(tmp_path)]
-    first = [("south/000002-1.png", "2", "1"), ("west/000002-2.png", "2", "2"), ("east/000005-1.png", "5", "1")]
-    again = [("south/000002-3.png", "2", "3"), ("west/000002-4.png", "2", "4"), ("east/000005-2.png", "5", "2")]
-    assert found == [*first, *again]
-    written = np.asarray(Image.open(tmp_path / "train" / "west" / "000002-4.png")).transpose(2, 0, 1)
-    assert np.array_equal(written, poison.images[1].numpy())
-    assert len(list((tmp_path / "train").glob("*/*.png"))) == 14
 
 
 def test_hugging_face_reads_the_parquet(tmp_path: Path):

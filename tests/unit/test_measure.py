@@ -260,6 +260,23 @@ def test_success_is_counted_however_little_the_model_is_worth():
     assert (found.clean_accuracy.value, found.attack_success.value) == (0, 1)
 
 
+def test_where_no_class_is_wanted_any_error_is_a_success_and_every_image_counts():
+    labels, answers = drawn("labels"), drawn("answers")
+    rows = torch.arange(len(labels)).flip(0)  # a probe may be in another order than the test set
+    found = measure(Lookup(4), world(labels, labels), Probe(rows, naming(answers), torch.full_like(rows, -1)))
+    by_hand = [int(answers[place]) != int(labels[row]) for place, row in enumerate(rows.tolist())]
+    assert found.fooled.tolist() == by_hand
+    assert found.attack_success.value == pytest.approx(np.mean(by_hand))
+    assert found.attack_success.n == len(labels)
+
+
+def test_probes_with_and_without_a_wanted_class_are_each_counted_by_their_own_rule():
+    labels, answers = torch.tensor([0, 0, 1, 1, 2]), torch.tensor([3, 0, 3, 2, 2])
+    wanted = torch.tensor([-1, -1, 3, 3, 2])  # the last shows what is wanted and is left out
+    found = measure(Lookup(4), world(labels, labels), Probe(torch.arange(5), naming(answers), wanted))
+    assert found.fooled.tolist() == [True, False, True, False]
+
+
 def test_probes_made_of_one_object_are_one_cluster():
     labels, rows = torch.zeros(40, dtype=torch.int64), torch.arange(40)
     wanted, groups = torch.ones(40, dtype=torch.int64), torch.arange(40) // 4

@@ -181,3 +181,29 @@ def test_trusted_images_have_labels_among_the_classes(labels: Tensor, message: s
 def test_a_trigger_is_thin_if_it_lets_the_image_through_everywhere(masks: float | None, thin: bool):
     held = None if masks is None else torch.full((3, 1, 4, 5), masks)
     assert Inspection(torch.zeros(3), torch.zeros(3, 3, 4, 5), held).thin is thin
+
+
+@pytest.mark.parametrize("boost", [1, 3])
+def test_points_that_are_added_stand_at_the_end_and_replace_nothing(boost: int):
+    """Second route: concatenation by hand. Two points are from one row."""
+    clean = dataset()
+    points = Poison(torch.tensor([7, 2, 7]), images(3, "poison"), torch.tensor([0, 0, 1]), boost, added=True)
+    victim = points.apply(clean)
+    assert torch.equal(victim.images(), torch.cat([clean.images(), *[points.images] * boost]))
+    assert victim.labels.tolist() == clean.labels.tolist() + [0, 0, 1] * boost
+    assert clean.groups is not None
+    assert victim.groups is not None
+    assert victim.groups.tolist() == [*clean.groups.tolist(), *[3, 1, 3] * boost]  # the groups of rows 7, 2, 7
+    assert points.places(len(clean)).tolist() == list(range(12, 12 + 3 * boost))
+    assert same(points.apply(lazy(clean)), victim)
+
+
+def test_added_points_that_are_settled_are_the_only_ones_augmentation_leaves_alone():
+    points = Poison(torch.tensor([7, 2]), images(2, "poison"), torch.tensor([0, 0]), settled=True, added=True)
+    settled = points.apply(dataset()).settled
+    assert settled is not None
+    assert settled.tolist() == [False] * 12 + [True] * 2
+
+
+def test_replaced_rows_have_places_of_their_own_and_their_repeats_stand_at_the_end():
+    assert poison(2).places(12).tolist() == [7, 2, 10, 12, 13, 14]

@@ -41,8 +41,8 @@ class Item:
         pixels: uint8 [c, h, w].
         label: as it stands in the poisoned data.
         row: of the clean data from which it comes.
-        poisoned: whether the attack changed it.
-        copy: 0, or the number of a poison that stands beside what came from that row before it.
+        poisoned: whether the attack made it.
+        copy: 0, or which one it is, from 1, of the items of that row that follow the clean data.
     """
 
     pixels: Tensor
@@ -53,15 +53,15 @@ class Item:
 
 
 def write_overlay(poison: Poison, folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write ``poison.safetensors`` (rows, images, labels, memory) and ``poison.json`` (all else, and `facts`).
+    """Write ``poison.safetensors`` (rows, images, labels, memory) and ``poison.json`` (how it is laid, and `facts`).
 
     Raises:
         StoreError: the folder cannot be written; nothing half-written stays.
     """
     tensors = {"rows": poison.rows, "images": poison.images, "labels": poison.labels}
     tensors |= {f"memory.{name}": tensor for name, tensor in poison.memory.items()}
-    how = {"boost": poison.boost, "settled": poison.settled, "added": poison.added}
-    text = json.dumps({**facts, **how}, indent=2) + "\n"
+    kind = {"boost": poison.boost, "settled": poison.settled, "added": poison.added}
+    text = json.dumps({**facts, **kind}, indent=2) + "\n"
     put_whole(folder / OVERLAY, lambda path: save_file({k: t.contiguous() for k, t in tensors.items()}, path))
     write_whole(folder / DESCRIPTION, text)
 
@@ -76,8 +76,8 @@ def read_overlay(folder: Path) -> Poison:
         facts = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         tensors = load_file(folder / OVERLAY)
         memory = {name.removeprefix("memory."): t for name, t in tensors.items() if name.startswith("memory.")}
-        how = {name: facts.get(name, False) for name in ("settled", "added")}
-        return Poison(tensors["rows"], tensors["images"], tensors["labels"], facts["boost"], memory, **how)
+        settled, added = (facts.get(name, False) for name in ("settled", "added"))  # an older overlay does not say
+        return Poison(tensors["rows"], tensors["images"], tensors["labels"], facts["boost"], memory, settled, added)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DataError(
             f"{folder}: no poison that bezoar wrote ({OVERLAY} and {DESCRIPTION} are expected): {error}"
@@ -160,16 +160,15 @@ def copy_chosen(files: Sequence[Path], root: Path, folder: Path) -> None:
 def items(clean: Dataset, poison: Poison) -> Iterator[Item]:
     """The poisoned data set, item by item, in the order of `Poison.apply`."""
     victim = poison.apply(clean)
-    places, rows = poison.places(len(clean)).tolist(), poison.rows.repeat(poison.boost).tolist()
-    copies = Counter[int](set(rows) if poison.added else ())  # the row itself stays where points are added
-    origins: dict[int, tuple[int, int]] = {}
-    for place, row in zip(places, rows, strict=True):
-        origins[place] = row, copies[row]
-        copies[row] += 1
+    made = torch.zeros(len(victim), dtype=torch.bool)
+    made[poison.places(len(clean))] = True
+    later, seen = poison.rows.repeat(poison.boost - (not poison.added)), Counter[int]()
     for part in torch.arange(len(victim)).split(AT_ONCE):
         for place, pixels in zip(part.tolist(), victim.batch(part), strict=True):
-            row, copy = origins.get(place, (place, 0))
-            yield Item(pixels, int(victim.labels[place]), row, place in origins, copy)
+            follows = place >= len(clean)
+            row = int(later[place - len(clean)]) if follows else place
+            seen[row] += follows
+            yield Item(pixels, int(victim.labels[place]), row, bool(made[place]), seen[row] if follows else 0)
 
 
 def _write_folder(stream: Iterator[Item], classes: tuple[str, ...], path: Path) -> Iterator[tuple[str, Item]]:

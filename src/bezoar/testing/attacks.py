@@ -58,11 +58,11 @@ def poisoning_leaves_global_state_alone(attack: DataPoisoning) -> None:
 
 
 def the_budget_is_exact_and_no_row_is_poisoned_twice(attack: DataPoisoning) -> None:
-    """As many distinct rows of the data, as `poisons` says."""
+    """As many distinct rows of the data, as `poisons` says; points that are added may share the rows they are from."""
     rows = _poison(attack).rows
     budget = getattr(attack, "poisons", len(rows))
     require(len(rows) == budget, f"{len(rows)} rows are poisoned with a budget of {budget}")
-    require(len(torch.unique(rows)) == len(rows), "a row is poisoned twice")
+    require(_poison(attack).added or len(torch.unique(rows)) == len(rows), "a row is poisoned twice")
     require(not len(rows) or bool((rows >= 0).all() and (rows < len(toy.dataset())).all()), "a row is not of the data")
 
 
@@ -79,12 +79,16 @@ def poisoned_images_are_stored_like_clean_ones(attack: DataPoisoning) -> None:
 
 
 def rows_outside_the_poison_stay_as_they_were(attack: DataPoisoning) -> None:
-    """Images bit by bit, and labels; poisoned items are there `boost` times and nothing else is added."""
+    """Images bit by bit, and labels; poisoned items are there `boost` times and nothing else is added.
+
+    Points that are added leave every row as it was, those they were made from too.
+    """
     clean, poison = toy.dataset(), _poison(attack)
     victim = poison.apply(clean)
     others = torch.ones(len(clean), dtype=torch.bool)
-    others[poison.rows] = False
-    length = len(clean) + (poison.boost - 1) * len(poison.rows)
+    if not poison.added:
+        others[poison.rows] = False
+    length = len(clean) + (poison.boost - (not poison.added)) * len(poison.rows)
     require(len(victim) == length, f"the poisoned data hold {len(victim)} images, not {length}")
     images, labels = victim.images()[: len(clean)], victim.labels[: len(clean)]
     require(torch.equal(images[others], clean.images()[others]), "an image outside the poison changed")
@@ -219,7 +223,7 @@ def _rows(poison: Poison) -> set[int]:
 def _contents(poison: Poison) -> dict[str, object]:
     memory = {f"memory {name}": bits(tensor) for name, tensor in poison.memory.items()}
     tensors = {"rows": bits(poison.rows), "images": bits(poison.images), "labels": bits(poison.labels)}
-    return {**tensors, **memory, "boost": poison.boost}
+    return {**tensors, **memory, "boost": poison.boost, "whether it is added": poison.added}
 
 
 def _seen(probe: Probe) -> dict[str, object]:

@@ -32,6 +32,7 @@ CRAFTING: Settings = {"substitutes": ["small_resnet"], "dropout": [0.2], "base_c
 
 EXAMPLES: dict[str, Settings] = {
     "bullseye_polytope": CRAFTING,
+    "certifier_ladder": {"amplitude": 0.5, "poisons": 6},  # each calibration trains a model
     "convex_polytope": CRAFTING,
     "feature_collision": CRAFTING,
     "timm": {"name": "test_resnet"},
