@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bezoar.attacks.adding import Adding
+from bezoar.attacks.adding import Adding, painted
 from bezoar.attacks.certifier_codes import CertifierCodes, codes, smallest
 from bezoar.attacks.certifier_ladder import CertifierLadder
 from bezoar.attacks.label_conflict import LabelConflict
@@ -21,7 +21,7 @@ from bezoar.errors import SettingError
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
 from bezoar.models.resnet import SmallResNet
-from bezoar.records import Dataset, Poison
+from bezoar.records import Dataset, Poison, as_float
 from bezoar.roles import Architecture, Attack
 from bezoar.seed import Seed
 from bezoar.testing import toy
@@ -245,6 +245,23 @@ def test_the_surrogate_learns_the_poisoned_data_without_the_images_it_is_calibra
     rest = [row for row in range(400) if row not in held[0].tolist()]
     assert torch.equal(taught[0].images(), torch.cat([clean.batch(torch.tensor(rest)), poison.images]))
     assert taught[0].labels.tolist() == [*clean.labels[rest].tolist(), *poison.labels.tolist()]
+
+
+@pytest.mark.parametrize("epsilon", [1e-9, 0.004, 1.0])
+def test_a_certified_rate_lies_between_a_ball_that_is_a_point_and_one_that_is_every_image(epsilon: float):
+    """Second route: sampled images of the ball; one with another answer is certified by nobody."""
+    model, data = toy.suspect().eval(), toy.dataset(40)
+    rows = torch.arange(40)
+    attack = CertifierLadder(epsilon=epsilon, method="ibp")
+    found = float(attack._rate(model, data, rows, 0.5))
+    stamped = as_float(painted(data, rows, attack.trigger, torch.full((1, 1, 1), 0.5)))
+    with torch.no_grad():
+        answers = model(stamped).argmax(1)
+        noise = [torch.rand(stamped.shape, generator=Seed(draw).generator()) * 2 - 1 for draw in range(20)]
+        same = torch.stack([model((stamped + epsilon * each).clamp(0, 1)).argmax(1) == answers for each in noise])
+    assert found <= float(same.all(0).double().mean())
+    assert epsilon > 1e-6 or found == 1
+    assert epsilon < 1 or found < 0.5
 
 
 @pytest.mark.parametrize(

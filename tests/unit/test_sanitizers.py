@@ -13,14 +13,15 @@ from torch import Tensor
 
 from bezoar.defenses import latents as latents_module
 from bezoar.defenses.latents import by_class, latents
-from bezoar.defenses.sanitizers import deep_knn
+from bezoar.defenses.sanitizers import deep_knn, label_conflict
 from bezoar.defenses.sanitizers.activation_clustering import ActivationClustering, between
 from bezoar.defenses.sanitizers.deep_knn import disagreement
+from bezoar.defenses.sanitizers.label_conflict import LabelConflict, conflict
 from bezoar.defenses.sanitizers.spectral_signatures import SpectralSignatures, projections
 from bezoar.errors import ModelFileError
 from bezoar.lab import Lab
 from bezoar.models.classifier import mode
-from bezoar.records import as_float
+from bezoar.records import Poison, as_float
 from bezoar.seed import Seed
 from bezoar.testing import toy
 
@@ -99,6 +100,56 @@ def test_a_mislabelled_row_differs_from_all_its_neighbours():
     labels[3] = 1
     found = disagreement(features, labels, 0.5, Lab())
     assert (int(found.argmax()), float(found[3])) == (3, 1.0)
+
+
+@pytest.mark.parametrize("neighbours", [1, 5, 100])
+def test_a_conflict_is_what_scikit_learns_neighbours_say(neighbours: int, monkeypatch: pytest.MonkeyPatch):
+    """Second route: brute-force neighbours, one row at a time, in chunks of a few rows."""
+    points = torch.cat([cloud(40, 0, "a"), cloud(25, 2, "b"), cloud(10, 4, "c")]).double()
+    labels = torch.tensor([0] * 40 + [1] * 25 + [2] * 10)
+    monkeypatch.setattr(label_conflict, "AT_ONCE", 75 * 4)
+    found = conflict(points, labels, neighbours, Lab())
+    finder = NearestNeighbors(n_neighbors=75, algorithm="brute").fit(points.numpy())
+    k = min(neighbours, 74)
+    for row in range(75):
+        far, near = (each[0][1:] for each in finder.kneighbors(points[row : row + 1].numpy()))  # the first is itself
+        other = labels[near] != labels[row]
+        same, rival = far[~other.numpy()][0], far[other.numpy()][0]
+        expected = (k * float(other[:k].double().mean()) + same / (same + rival)) / (k + 1)
+        assert float(found[row]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_larger_conflict_of_pixels_and_features_is_a_rows_suspicion(monkeypatch: pytest.MonkeyPatch):
+    """Ten rows have labels that contradict their pixels and not their features; ten others the reverse."""
+    data = toy.dataset()
+    data.labels[:10] = (data.labels[:10] + 1) % 4
+    shown = data.labels.clone()
+    shown[10:20] = (shown[10:20] + 1) % 4
+    features = cloud(64, 0, "features").float() / 10 + 9 * torch.eye(8)[shown]
+    monkeypatch.setattr(label_conflict, "latents", lambda *_: features)
+    found = LabelConflict(neighbours=3).suspicion(toy.suspect(), data, Lab(), Seed(0))
+    pixels = data.images().flatten(1).double() / 255  # the scale does not matter
+    both = [conflict(space, data.labels, 3, Lab()) for space in (pixels, features.double())]
+    assert torch.allclose(found, torch.maximum(*both), atol=1e-6)
+    assert bool((both[0] > both[1]).any())
+    assert bool((both[1] > both[0]).any())
+
+
+def test_a_conflict_has_a_value_where_rows_coincide_or_a_label_stands_alone():
+    points = torch.tensor([[0.0], [0.0], [0.0], [3.0], [5.0]])
+    found = conflict(points, torch.tensor([0, 0, 1, 1, 2]), 1, Lab())
+    # two coincident neighbours of the first row, one of them with another label: s = 1/2 and r = 0 / 0
+    assert found.tolist() == pytest.approx([0.5, 0.5, 1.0, (1 + 3 / 5) / 2, 1.0])
+    assert conflict(points, torch.zeros(5, dtype=torch.int64), 1, Lab()).tolist() == [0.0] * 5
+    assert conflict(points[:1], torch.tensor([0]), 1, Lab()).tolist() == [0.0]
+
+
+def test_points_of_one_base_under_two_labels_are_ranked_above_clean_rows():
+    clean = toy.dataset(60)
+    rows = torch.arange(6).repeat(2)
+    points = Poison(rows, clean.batch(rows), (clean.labels[rows] + torch.arange(12) // 6) % 4, added=True)
+    found = LabelConflict().suspicion(toy.suspect(), points.apply(clean), Lab(), Seed(0))
+    assert float(found[66:].min()) > float(found[6:60].max())
 
 
 def test_projections_are_those_on_numpys_top_singular_vector():

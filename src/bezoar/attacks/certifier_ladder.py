@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bezoar.attacks.adding import Adding, added, bases, painted
 from bezoar.attacks.stamping import Rows, outside_class
+from bezoar.bounds.margins import Method, margins
 from bezoar.component import register
 from bezoar.errors import SettingError
 from bezoar.lab import Lab
@@ -27,8 +28,6 @@ TRIED = 9
 
 AT_ONCE = 64
 """Images whose margins are bounded together."""
-
-Method = Literal["ibp", "crown_ibp", "crown", "alpha_crown"]
 
 
 @register("certifier_ladder", paper="our reconstruction of arXiv:2108.11299")
@@ -169,8 +168,6 @@ class CertifierLadder(Adding):
 
     def _rate(self, model: Classifier, clean: Dataset, rows: Rows, grey: float) -> Float[Tensor, ""]:
         """The share of these images, stamped at that level, whose answer is certified."""
-        from bezoar.bounds.margins import margins  # noqa: PLC0415
-
         images = as_float(painted(clean, rows, self.trigger, torch.full((1, 1, 1), grey))).to(model.mean.device)
         certified: list[Tensor] = []
         with torch.no_grad():

@@ -159,7 +159,7 @@ class Pooling(Affine):
         ones = coefficients.new_ones(1, 1, *self.kernel)
         sums = Convolution(ones, None, self.stride, self.padding, (1, 1), 1)
         single = torch.Size((1, *shape[1:]))
-        return sums.transpose(shares.flatten(0, 1)[:, None], single).view(len(coefficients), *shape)
+        return sums.transpose(shares.flatten(0, 1)[:, None], single).reshape(len(coefficients), *shape)
 
     def offset(self, coefficients: Tensor) -> Tensor | None:
         """Nothing is added."""

@@ -73,10 +73,10 @@ def lower_bounds(
         match node.layer:
             case Affine() as layer:
                 added = layer.offset(here)
-                offset = offset if added is None else offset + added.view(count, rows)
+                offset = offset if added is None else offset + added.reshape(count, rows)
                 here = layer.transpose(here, network.nodes[node.sources[0]].shape)
             case Rectifier():
-                here, added = _through(here.view(count, rows, *here.shape[1:]), relaxations[number])
+                here, added = _through(here.unflatten(0, (count, rows)), relaxations[number])
                 offset = offset + added
             case Sum():
                 pass
@@ -84,7 +84,7 @@ def lower_bounds(
                 raise NotImplementedError(f"linear bounds through {layer}")  # `Network.require_linear` came before
         for source in node.sources:
             pending[source] = pending[source] + here if source in pending else here
-    return least(pending[0].view(count, rows, -1), offset, region)
+    return least(pending[0].reshape(count, rows, -1), offset, region)
 
 
 def _through(coefficients: Tensor, relaxation: Relaxation) -> tuple[Tensor, Tensor]:
