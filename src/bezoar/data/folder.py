@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import torch
+from jaxtyping import Int64
 from PIL import Image, ImageOps
 from pydantic import Field
 from torch import Tensor
@@ -14,7 +16,7 @@ from torch import Tensor
 from bezoar.component import digest, register
 from bezoar.data.decode import check, decode, stack
 from bezoar.errors import DataError
-from bezoar.records import Dataset, Rows
+from bezoar.records import Dataset, Reader, Rows
 from bezoar.roles import DataSource, Splits
 from bezoar.seed import Seed
 
@@ -121,6 +123,63 @@ def read_folder(path: Path, size: int, classes: Sequence[str] | None = None) -> 
         return stack(len(chosen), size, size, lambda number: _fitted(chosen[number], size))
 
     return Dataset(torch.tensor(labels, dtype=torch.int64), names, (3, size, size), read)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The images of a folder, which may have no labels.
+
+    Attributes:
+        files: in the order of the rows.
+        labels: int64 [n], where the folder has a folder for each class.
+        reader: rows int64 [b] -> uint8 [b, c, h, w].
+    """
+
+    files: Sequence[Path]
+    labels: Int64[Tensor, "n"] | None
+    reader: Reader
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def take(self, rows: Int64[Tensor, "m"]) -> Pictures:
+        """Some of them, in that order."""
+        files = [self.files[row] for row in rows.tolist()]
+        labels = None if self.labels is None else self.labels[rows]
+        return Pictures(files, labels, lambda chosen: self.reader(rows[chosen]))
+
+
+def read_pictures(path: Path, shape: tuple[int, int, int], classes: Sequence[str]) -> Pictures:
+    """Open a folder of images, or one that has folders of them named after classes, as `read_folder` does.
+
+    Args:
+        path: the folder.
+        shape: (c, h, w) of the square images that are wanted, in colour or, of one channel, in grey.
+        classes: all class names in label order.
+
+    Raises:
+        DataError: the folder is missing or empty, has folders named after no class, or a file that is broken or no
+            image; or no images of so many channels can be had.
+    """
+    channels, size, _ = shape
+    if channels not in (1, 3):
+        raise DataError(f"{path}: images have 3 channels or, in grey, 1; the model takes {channels}")
+    if path.is_dir() and not _class_folders(path):
+        files, labels = _files(path), None
+        if not files:
+            raise DataError(f"{path}: this folder holds no images; give one that does")
+        for file in files:
+            check(file)
+    else:
+        labels = read_folder(path, size, classes).labels
+        files = image_files(path)
+
+    def read(rows: Rows) -> Tensor:
+        chosen = [files[row] for row in rows.tolist()]
+        images = stack(len(chosen), size, size, lambda number: _fitted(chosen[number], size))
+        return images if channels == 3 else images.float().mean(1, keepdim=True).round().to(torch.uint8)
+
+    return Pictures(files, labels, read)
 
 
 def image_files(path: Path) -> list[Path]:
