@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bezoar.data.digits_in_the_wild import DigitsInTheWild
+from bezoar.defenses.guards.strip import Strip
 from bezoar.defenses.repairers.batchnorm_recalibration import BatchNormRecalibration
 from bezoar.defenses.sanitizers.spectral_signatures import SpectralSignatures
 from bezoar.lab import Lab
@@ -264,6 +265,81 @@ class ThePureAreSuspicious(Sanitize):
 
     def suspicion(self, victim: Classifier, data: Dataset, lab: Lab, seed: Seed) -> Tensor:
         return -super().suspicion(victim, data, lab, seed)
+
+
+class Stand(Strip):
+    """The guard that the broken ones spoil."""
+
+    def suspicion(self, model: Classifier, images: Tensor, trusted: Trusted, lab: Lab, seed: Seed) -> Tensor:
+        return super().suspicion(model, images, trusted, lab, seed)
+
+
+class HoldsAGraph(Stand):
+    """Its scores want a gradient."""
+
+    def suspicion(self, model: Classifier, images: Tensor, trusted: Trusted, lab: Lab, seed: Seed) -> Tensor:
+        return super().suspicion(model, images, trusted, lab, seed).requires_grad_()
+
+
+class NeedsAQuery(Stand):
+    """Of nobody it makes somebody."""
+
+    def suspicion(self, model: Classifier, images: Tensor, trusted: Trusted, lab: Lab, seed: Seed) -> Tensor:
+        return super().suspicion(model, images, trusted, lab, seed) if len(images) else torch.zeros(1)
+
+
+class SetsTheModelToEvaluation(Stand):
+    """It sets all modes alike."""
+
+    def suspicion(self, model: Classifier, images: Tensor, trusted: Trusted, lab: Lab, seed: Seed) -> Tensor:
+        return super().suspicion(model.eval(), images, trusted, lab, seed)
+
+
+class WritesIntoTheQueries(Stand):
+    """It lays its images over the queries in place."""
+
+    def suspicion(self, model: Classifier, images: Tensor, trusted: Trusted, lab: Lab, seed: Seed) -> Tensor:
+        scores = super().suspicion(model, images, trusted, lab, seed)
+        images.mul_(0.5)
+        return scores
+
+
+class GuardsByChance(Stand):
+    """It has more to go by than its seed."""
+
+    def suspicion(self, model: Classifier, images: Tensor, trusted: Trusted, lab: Lab, seed: Seed) -> Tensor:
+        nudge = torch.rand((), generator=elsewhere(seed).generator())
+        return super().suspicion(model, images, trusted, lab, seed) * (1 + 1e-5 * nudge)
+
+
+class GuardsWithDice(Stand):
+    """It draws from Python's global generator."""
+
+    def suspicion(self, model: Classifier, images: Tensor, trusted: Trusted, lab: Lab, seed: Seed) -> Tensor:
+        random.random()
+        return super().suspicion(model, images, trusted, lab, seed)
+
+
+class ComparesQueries(Stand):
+    """A score says how a query differs from the others."""
+
+    def suspicion(self, model: Classifier, images: Tensor, trusted: Trusted, lab: Lab, seed: Seed) -> Tensor:
+        scores = super().suspicion(model, images, trusted, lab, seed)
+        return scores - scores.mean() if len(images) else scores
+
+
+class DividesByHowManyItTrusts(Stand):
+    """With one trusted image it divides by zero."""
+
+    def suspicion(self, model: Classifier, images: Tensor, trusted: Trusted, lab: Lab, seed: Seed) -> Tensor:
+        return super().suspicion(model, images, trusted, lab, seed) + 0 / torch.tensor(len(trusted) - 1.0)
+
+
+class SeesNothing(Stand):
+    """It finds every query alike."""
+
+    def suspicion(self, model: Classifier, images: Tensor, trusted: Trusted, lab: Lab, seed: Seed) -> Tensor:
+        return 0 * super().suspicion(model, images, trusted, lab, seed)
 
 
 class SharesSources(DigitsInTheWild):

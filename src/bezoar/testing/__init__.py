@@ -19,6 +19,7 @@ from bezoar.roles import (
     DataPoisoning,
     DataSource,
     Detector,
+    Guard,
     Repairer,
     Sanitizer,
     TargetedPoisoning,
@@ -31,6 +32,7 @@ from bezoar.testing import (
     datasets,
     detectors,
     every_component,
+    guards,
     repairers,
     sanitizers,
     targeted,
@@ -55,6 +57,7 @@ CLAIMS: dict[type[Component], tuple[Claim, ...]] = {
     Repairer: repairers.CLAIMS,
     Detector: detectors.CLAIMS,
     Sanitizer: sanitizers.CLAIMS,
+    Guard: guards.CLAIMS,
 }
 
 

@@ -24,6 +24,8 @@ CHEAP = {
     "test": 40,
     "width": 16,
     "growth": 16,
+    "overlays": 8,
+    "parts": 2,
 }
 """By the name of a setting, or the last part of it (``teacher_steps``); defaults that are smaller stay."""
 
