@@ -13,10 +13,10 @@ from torch import Tensor
 
 from bezoar.defenses import latents as latents_module
 from bezoar.defenses.latents import by_class, latents
-from bezoar.defenses.sanitizers import deep_knn, label_conflict
+from bezoar.defenses.sanitizers import contradicting_neighbours, deep_knn
 from bezoar.defenses.sanitizers.activation_clustering import ActivationClustering, between
+from bezoar.defenses.sanitizers.contradicting_neighbours import ContradictingNeighbours, conflict
 from bezoar.defenses.sanitizers.deep_knn import disagreement
-from bezoar.defenses.sanitizers.label_conflict import LabelConflict, conflict
 from bezoar.defenses.sanitizers.spectral_signatures import SpectralSignatures, projections
 from bezoar.errors import ModelFileError
 from bezoar.lab import Lab
@@ -107,7 +107,7 @@ def test_a_conflict_is_what_scikit_learns_neighbours_say(neighbours: int, monkey
     """Second route: brute-force neighbours, one row at a time, in chunks of a few rows."""
     points = torch.cat([cloud(40, 0, "a"), cloud(25, 2, "b"), cloud(10, 4, "c")]).double()
     labels = torch.tensor([0] * 40 + [1] * 25 + [2] * 10)
-    monkeypatch.setattr(label_conflict, "AT_ONCE", 75 * 4)
+    monkeypatch.setattr(contradicting_neighbours, "AT_ONCE", 75 * 4)
     found = conflict(points, labels, neighbours, Lab())
     finder = NearestNeighbors(n_neighbors=75, algorithm="brute").fit(points.numpy())
     k = min(neighbours, 74)
@@ -126,8 +126,8 @@ def test_the_larger_conflict_of_pixels_and_features_is_a_rows_suspicion(monkeypa
     shown = data.labels.clone()
     shown[10:20] = (shown[10:20] + 1) % 4
     features = cloud(64, 0, "features").float() / 10 + 9 * torch.eye(8)[shown]
-    monkeypatch.setattr(label_conflict, "latents", lambda *_: features)
-    found = LabelConflict(neighbours=3).suspicion(toy.suspect(), data, Lab(), Seed(0))
+    monkeypatch.setattr(contradicting_neighbours, "latents", lambda *_: features)
+    found = ContradictingNeighbours(neighbours=3).suspicion(toy.suspect(), data, Lab(), Seed(0))
     pixels = data.images().flatten(1).double() / 255  # the scale does not matter
     both = [conflict(space, data.labels, 3, Lab()) for space in (pixels, features.double())]
     assert torch.allclose(found, torch.maximum(*both), atol=1e-6)
@@ -148,7 +148,7 @@ def test_points_of_one_base_under_two_labels_are_ranked_above_clean_rows():
     clean = toy.dataset(60)
     rows = torch.arange(6).repeat(2)
     points = Poison(rows, clean.batch(rows), (clean.labels[rows] + torch.arange(12) // 6) % 4, added=True)
-    found = LabelConflict().suspicion(toy.suspect(), points.apply(clean), Lab(), Seed(0))
+    found = ContradictingNeighbours().suspicion(toy.suspect(), points.apply(clean), Lab(), Seed(0))
     assert float(found[66:].min()) > float(found[6:60].max())
 
 

@@ -21,8 +21,8 @@ AT_ONCE = 2**23
 """How many distances are held at a time: 64 MB of them."""
 
 
-@register("label_conflict")
-class LabelConflict(Sanitizer):
+@register("contradicting_neighbours")
+class ContradictingNeighbours(Sanitizer):
     """How much the labels of a row's few nearest neighbours contradict its own, in pixels and in the victim's features.
 
     Bezoar's own, against attacks on certifiers that put one base image into the data under several labels. In pixels
