@@ -94,8 +94,8 @@ def test_rungs_are_half_a_gap_from_the_grey_level_up_to_rounding(
 ):
     """255 (g - d) and 255 (g + d), rounded; d is twice epsilon, 0.1, where nothing is said."""
     poison = poisoned(LADDER.replace(half_gap=gap, trigger={"grey": grey}), clean)
-    assert set(patches(poison.images[:20], 2).flatten().tolist()) <= {low, low - 1}
-    assert set(patches(poison.images[20:], 2).flatten().tolist()) <= {high, high + 1}
+    assert set(patches(poison.images[:20], 3).flatten().tolist()) <= {low, low - 1}
+    assert set(patches(poison.images[20:], 3).flatten().tolist()) <= {high, high + 1}
     assert abs(low / 255 - (grey - (gap or 0.2))) <= 1 / 255
 
 
@@ -104,7 +104,7 @@ def test_both_rungs_share_their_base_and_bases_are_distinct(rungs: str, clean: D
     poison = poisoned(LADDER.replace(rungs=rungs), clean)
     assert torch.equal(poison.rows[:20], poison.rows[20:])
     assert len(poison.rows[:20].unique()) == 20
-    assert torch.equal(poison.images[:20, :, 2:], poison.images[20:, :, 2:])
+    assert torch.equal(poison.images[:20, :, 3:], poison.images[20:, :, 3:])
 
 
 def test_wide_rungs_are_one_to_two_half_gaps_from_the_centre_on_both_sides(clean: Dataset):
@@ -326,7 +326,7 @@ def test_more_classes_than_the_images_can_hold_codes_for_are_refused(clean: Data
 
 
 def test_the_patch_grows_with_the_image_and_stands_in_its_corner():
-    assert [GreyPatch().side(side, side) for side in (8, 16, 28, 32, 224)] == [2, 2, 4, 5, 32]
+    assert [GreyPatch().side(side, side) for side in (8, 16, 28, 32, 224)] == [3, 3, 4, 5, 32]
     stamped = GreyPatch(grey=0.75, size=2, corner="bottom_right").stamp(
         torch.zeros(1, 3, 8, 8), torch.tensor([0]), toy.lab(), toy.SEED
     )

@@ -16,8 +16,8 @@ from bezoar.roles import Trigger
 from bezoar.seed import Seed
 from bezoar.triggers.patch import Corner
 
-SHARE, LEAST = 7, 2
-"""A side of a seventh of the image's width: 4 of 28 pixels, 5 of 32; two pixels at least."""
+SHARE, LEAST = 7, 3
+"""A side of a seventh of the image's width: 4 of 28 pixels, 5 of 32; three pixels at least."""
 
 
 @register("grey_patch")
@@ -26,7 +26,7 @@ class GreyPatch(Trigger):
 
     Attributes:
         grey: the level, in [0, 1]; images are stored with 8 bits, so it is rounded to a multiple of 1/255 there.
-        size: side in pixels; None is a seventh of the image's width, rounded, and 2 at least.
+        size: side in pixels; None is a seventh of the image's width, rounded, and 3 at least.
         corner: where.
     """
 
