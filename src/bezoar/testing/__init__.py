@@ -15,6 +15,7 @@ from bezoar.errors import BezoarError
 from bezoar.roles import (
     Architecture,
     Backdoor,
+    Certifier,
     CodePoisoning,
     DataPoisoning,
     DataSource,
@@ -28,6 +29,7 @@ from bezoar.roles import (
 from bezoar.testing import (
     architectures,
     attacks,
+    certifiers,
     datasets,
     detectors,
     every_component,
@@ -55,6 +57,7 @@ CLAIMS: dict[type[Component], tuple[Claim, ...]] = {
     Repairer: repairers.CLAIMS,
     Detector: detectors.CLAIMS,
     Sanitizer: sanitizers.CLAIMS,
+    Certifier: certifiers.CLAIMS,
 }
 
 
