@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-import pytest
-
-from bezoar.component import build
-from bezoar.errors import SettingError
-from bezoar.games.certification import Certification
-from bezoar.games.game import Game
-from bezoar.games.referee import Referee
-from bezoar.report.results import results_page
-from bezoar.rows import Row
-from bezoar.store import Store
 
 DIGITS = {"kind": "certification", "data": "digits", "architecture": "convolutional", "trusted": 100, "seed": 7}
 SMOOTHED: dict[str, Any] = {
