@@ -106,7 +106,8 @@ def average_run_length(p: float, chart: Chart) -> float:
     """How many queries pass on average until the alarm, where each is refused with probability p for itself.
 
     Exact, by the Markov chain of the chart's levels (Brook & Evans 1972): the run length E(s) from the level s is
-    1 + p E(s + up) + (1 - p) E(max(0, s - down)), and none from the threshold on. Infinite if p is 0 or the length is above 1e12, which rounding hides.
+    1 + p E(s + up) + (1 - p) E(max(0, s - down)), and none from the threshold on. Infinite if p is 0, or the length
+    above 1e12, which rounding hides.
 
     Raises:
         SettingError: p is not in [0, 1].
