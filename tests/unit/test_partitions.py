@@ -27,7 +27,9 @@ VOTES: tuple[Vote, ...] = ("classes", "probabilities")
 
 
 def trainer(parts: int = 3) -> PartitionEnsemble:
-    return PartitionEnsemble(trainer=toy.recipe(1), parts=parts)
+    inner = toy.lab().trainer
+    assert inner is not None
+    return PartitionEnsemble(trainer=inner, parts=parts)
 
 
 def train(data: Dataset) -> EnsembleClassifier:
