@@ -5,7 +5,7 @@ import pytest
 from bezoar import component
 from bezoar.component import Component, members
 from bezoar.testing import check
-from conformance import broken_attacks, broken_defenses
+from conformance import broken_attacks, broken_certifiers, broken_defenses
 
 
 @pytest.fixture
@@ -90,6 +90,19 @@ BROKEN: dict[type[Component], set[str]] = {
     broken_defenses.ComparesQueries: {"a query is scored alike among any others"},
     broken_defenses.DividesByHowManyItTrusts: {"few trusted images are enough or refused in words"},
     broken_defenses.SeesNothing: {"obvious triggers are told from clean queries"},
+    broken_certifiers.Certify: set(),
+    broken_certifiers.VouchesForEverything: {"no point of a certified ball has another answer"},
+    broken_certifiers.VouchesForNothing: {"a robust model is vouched for"},
+    broken_certifiers.CountsHalfTheRadius: {"certified means the demanded radius"},
+    broken_certifiers.NamesTheNextClass: {
+        "the answer is the model s",
+        "no point of a certified ball has another answer",
+    },
+    broken_certifiers.SetsEvaluationMode: {"a model in training mode is refused"},
+    broken_certifiers.ClipsWhatItIsGiven: {"values outside 0 and 1 are refused"},
+    broken_certifiers.FreezesTheModel: {"the model and the images are left alone"},
+    broken_certifiers.LooksAtThePlace: {"the other images do not matter"},
+    broken_certifiers.RollsDice: {"certifying leaves global state alone"},
     broken_defenses.SharesSources: {"no source object is in both halves"},
     broken_defenses.LosesAName: {
         "both halves have the same classes and shape",

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from zoo import EVERY, images, made, settled
+from zoo import EVERY, PLAIN, images, made, settled
 
 from bezoar.component import build, members
 from bezoar.errors import SettingError
@@ -21,14 +21,14 @@ def with_dropout(architecture: Architecture, rate: float = 0.25) -> Architecture
     return architecture.replace(dropout=rate)
 
 
-@pytest.mark.parametrize("architecture", EVERY, ids=str)
+@pytest.mark.parametrize("architecture", [*EVERY, *PLAIN], ids=str)
 def test_weights_do_not_depend_on_dropout(architecture: Architecture):
     plain, dropping = made(architecture).state_dict(), made(with_dropout(architecture)).state_dict()
     assert list(plain) == list(dropping)
     assert all(torch.equal(plain[key], dropping[key]) for key in plain)
 
 
-@pytest.mark.parametrize("architecture", EVERY, ids=str)
+@pytest.mark.parametrize("architecture", [*EVERY, *PLAIN], ids=str)
 def test_dropout_is_active_while_batch_normalisation_is_in_evaluation_mode(architecture: Architecture):
     model, batch, keys = settled(with_dropout(architecture)), images(4), torch.arange(4)
     plain = settled(architecture)
@@ -113,5 +113,5 @@ def test_a_rate_out_of_range_is_a_mistake_in_the_settings():
 def test_every_network_of_bezoar_s_own_has_dropout_and_a_normalisation():
     own = [cls for cls in members("architectures").values() if cls.__module__ != "bezoar.models.foreign"]
     fields = [set(cls.model_fields) for cls in own if "target" not in cls.model_fields]
-    assert len(fields) == len(EVERY)
+    assert len(fields) == len([*EVERY, *PLAIN])
     assert all({"dropout", "mean", "std"} <= names for names in fields)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from torch import Tensor, fx, nn
-from zoo import DIGITS, EVERY, SHAPE, images, made, settled
+from zoo import DIGITS, EVERY, PLAIN, SHAPE, images, made, settled
 
 from bezoar.component import build
 from bezoar.errors import SettingError
@@ -46,6 +46,8 @@ UNITS = {
     "small_senet": 4,
     "small_densenet": 9,
     "small_mobilenet_v2": 5,
+    "convolutional": 3,
+    "deep_convolutional": 6,
 }
 # what joins modules where it is not the residual sum alone
 JOINTS = {
@@ -55,6 +57,8 @@ JOINTS = {
     "densenet121": {torch.cat},
     "small_densenet": {torch.cat},
     "dpn92": {operator.add, operator.getitem, torch.cat},
+    "convolutional": set(),
+    "deep_convolutional": set(),
 }
 
 
@@ -131,7 +135,7 @@ def test_blocks_pooling_and_head_are_the_network(architecture: Architecture):
     assert sides[1:] == sorted(set(sides[1:]), reverse=True)  # behind the stem, a block for each resolution
 
 
-@pytest.mark.parametrize("architecture", EVERY, ids=str)
+@pytest.mark.parametrize("architecture", [*EVERY, *PLAIN], ids=str)
 @pytest.mark.usefixtures("unchecked")  # a proxy goes through the network, not a tensor
 def test_every_layer_is_a_module_and_only_joints_are_not(architecture: Architecture):
     graph = fx.symbolic_trace(made(architecture)).graph
@@ -141,7 +145,7 @@ def test_every_layer_is_a_module_and_only_joints_are_not(architecture: Architect
     )  # but for the normalisation
 
 
-@pytest.mark.parametrize("architecture", EVERY, ids=str)
+@pytest.mark.parametrize("architecture", [*EVERY, *PLAIN], ids=str)
 def test_layers_are_the_outputs_of_the_last_units_and_the_features(architecture: Architecture):
     model, batch = settled(architecture), images(3)
     with watched(model, Unit) as seen:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from bezoar.models.classifier import StagedClassifier
+from bezoar.models.convolutional import Convolutional, DeepConvolutional
 from bezoar.models.densenet import DenseNet121, SmallDenseNet
 from bezoar.models.dpn import DPN92
 from bezoar.models.googlenet import GoogLeNet
@@ -28,6 +29,8 @@ NARROW: list[Architecture] = [
 ]
 SMALL: list[Architecture] = [SmallResNet(), SmallSENet(), SmallDenseNet(), SmallMobileNetV2()]
 EVERY = [*NARROW, *SMALL]
+PLAIN: list[Architecture] = [Convolutional(), DeepConvolutional()]
+"""Without batch normalisation and without a block for each resolution."""
 
 
 def images(count: int, name: str = "images") -> Tensor:

@@ -110,6 +110,9 @@ class Certifier(Component):
     """
 
     family: ClassVar[str] = "certifiers"
+    deterministic: ClassVar[bool] = False
+    """Whether its certificates hold for sure, not only with a probability, for the answers of the model itself: then
+    no point of a certified ball has another answer."""
 
     @property
     @abstractmethod

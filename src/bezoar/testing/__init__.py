@@ -15,6 +15,7 @@ from bezoar.errors import BezoarError
 from bezoar.roles import (
     Architecture,
     Backdoor,
+    Certifier,
     CodePoisoning,
     DataPoisoning,
     DataSource,
@@ -29,6 +30,7 @@ from bezoar.roles import (
 from bezoar.testing import (
     architectures,
     attacks,
+    certifiers,
     datasets,
     detectors,
     every_component,
@@ -58,6 +60,7 @@ CLAIMS: dict[type[Component], tuple[Claim, ...]] = {
     Detector: detectors.CLAIMS,
     Sanitizer: sanitizers.CLAIMS,
     Guard: guards.CLAIMS,
+    Certifier: certifiers.CLAIMS,
 }
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from bezoar.component import build, canonical
 from bezoar.lab import Lab
-from bezoar.models.classifier import Classifier, frozen
+from bezoar.models.anatomy import Unit
+from bezoar.models.classifier import Classifier, StagedClassifier, frozen
 from bezoar.models.resnet import SmallResNet
 from bezoar.records import Dataset, Trusted
 from bezoar.roles import Architecture, Attack, TargetedPoisoning, Trigger
@@ -28,11 +30,14 @@ def dataset(count: int = 64, name: str = "train") -> Dataset:
     """Noise with one bright edge, which tells the class; classes in turn, in memory."""
     labels = torch.arange(count) % len(CLASSES)
     noise = torch.randint(90, (count, *SHAPE), generator=(Seed(0) / "toy" / name).generator(), dtype=torch.uint8)
+    images = noise + _edges()[labels][:, None]
+    return Dataset.in_memory(images, labels, CLASSES)
+
+
+def _edges() -> Tensor:
     edge = torch.zeros(SHAPE[1:], dtype=torch.uint8)
     edge[:5] = 150
-    edges = torch.stack([edge.rot90(turns) for turns in range(len(CLASSES))])
-    images = noise + edges[labels][:, None]
-    return Dataset.in_memory(images, labels, CLASSES)
+    return torch.stack([edge.rot90(turns) for turns in range(len(CLASSES))])
 
 
 def unseen() -> Dataset:
@@ -77,6 +82,22 @@ def suspect() -> Classifier:
 @cache
 def _trained() -> Classifier:
     return _recipe(6).train(architecture(), dataset(), Lab(), SEED / "suspect")
+
+
+def robust() -> Classifier:
+    """A frozen model that knows the toy's classes by construction and is hard to move: there is something to certify.
+
+    Each class has a channel, which says how much brighter than grey its edge is on average, and 0 if it is not.
+    """
+    with torch.no_grad(), SEED.scoped():
+        unit = Unit(nn.Conv2d(SHAPE[0], 16, SHAPE[1]), nn.ReLU())
+        model = StagedClassifier([unit], 16, CLASSES, (0.5,), (0.25,))
+        for parameter in model.parameters():
+            parameter.zero_()
+        edges = (_edges() > 0).float()
+        cast(Tensor, unit[0].weight)[: len(CLASSES)] = (edges / edges[0].sum() / SHAPE[0])[:, None]
+        model.linear.weight[:, : len(CLASSES)] = torch.eye(len(CLASSES))
+    return frozen(model)
 
 
 @cache

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -64,6 +64,24 @@ def batches(
             if settled is not None:
                 pixels = torch.where(settled[rows].to(device)[:, None, None, None], stored, pixels)
             yield Batch(pixels.contiguous(memory_format=torch.channels_last), labels[rows.to(device)], rows)
+
+
+def noisy(stream: Iterable[Batch], deviation: float, seed: Seed) -> Iterator[Batch]:
+    """The same batches with Gaussian noise on every pixel, drawn anew for every image of every batch; not clipped.
+
+    It is drawn on the images' device: there is too much of it for the CPU.
+
+    Args:
+        stream: the batches.
+        deviation: the standard deviation, of pixels in [0, 1].
+        seed: of the noise.
+    """
+    generator: torch.Generator | None = None
+    for batch in stream:
+        device = batch.images.device
+        generator = generator or seed.generator(device)
+        noise = torch.randn(batch.images.shape, generator=generator, device=device)
+        yield replace(batch, images=batch.images + deviation * noise)
 
 
 def per_epoch(count: int, size: int) -> int:

@@ -16,7 +16,7 @@ from bezoar.records import Dataset
 from bezoar.roles import Architecture, Trainer
 from bezoar.seed import Seed
 from bezoar.training.augment import Augmentation
-from bezoar.training.batches import batches, per_epoch
+from bezoar.training.batches import batches, noisy, per_epoch
 from bezoar.training.steps import Precision, Step, cross_entropy, steps
 
 RISE = 0.2
@@ -30,7 +30,12 @@ class Sgd(Trainer):
     ``schedule: one_cycle`` with Nesterov momentum is the fast recipe: the learning rate rises to `lr`
     over the first fifth of the steps and falls to zero (Smith & Topin, arXiv:1708.07120). ``schedule: steps`` is He et
     al.'s: a tenth of the rate after half of the steps, and another after three quarters.
+
+    With `noise`, Gaussian noise of that standard deviation, of pixels in [0, 1], is added to every image in every step
+    and nothing is clipped: the augmentation of Cohen et al. (arXiv:1902.02918) for randomised smoothing.
     """
+
+    added = frozenset({"noise"})
 
     epochs: Annotated[int, Field(ge=1)] = 120
     batch_size: Annotated[int, Field(ge=2)] = 128
@@ -42,6 +47,7 @@ class Sgd(Trainer):
     augmentation: Augmentation = "crop_flip"
     precision: Precision = "float32"
     compile: bool = False
+    noise: Annotated[float, Field(ge=0)] = 0
 
     def train(self, architecture: Architecture, data: Dataset, lab: Lab, seed: Seed) -> Classifier:
         """Train from a fresh initialisation; one seed stream each for weights, order and augmentation."""
@@ -71,7 +77,7 @@ class Sgd(Trainer):
             model: on the lab's device, changed in place.
             data: what it is trained on.
             lab: where.
-            seed: of order, augmentation and dropout.
+            seed: of order, augmentation, noise and dropout.
             training: whether layers are in training mode inside a step.
             prepare: is given the optimiser before the first step, e.g. to hook into its steps.
         """
@@ -80,9 +86,12 @@ class Sgd(Trainer):
         )
         if prepare is not None:
             prepare(optimizer)
+        stream = batches(
+            data, self.batch_size, seed, device=lab.device, epochs=self.epochs, augmentation=self.augmentation
+        )
         return steps(
             cast(Classifier, torch.compile(model)) if self.compile else model,
-            batches(data, self.batch_size, seed, device=lab.device, epochs=self.epochs, augmentation=self.augmentation),
+            noisy(stream, self.noise, seed / "noise") if self.noise else stream,
             cross_entropy,
             optimizer,
             seed=seed / "layers",

@@ -37,6 +37,7 @@ def steps(
     precision: Precision = "float32",
     training: bool = True,
     after: Callable[[Model, Batch], None] | None = None,
+    clip: float | None = None,
 ) -> Iterator[Step]:
     """Minimise an objective, one step for each batch, and yield after every step.
 
@@ -54,6 +55,7 @@ def steps(
         precision: ``bfloat16`` runs the objective under autocast.
         training: whether the model is in training mode inside a step.
         after: called after the step, e.g. to project parameters back.
+        clip: the largest Euclidean norm of all gradients together; larger ones are scaled down to it.
     """
     for number, batch in enumerate(batches, start=1):
         device = batch.images.device.type
@@ -62,6 +64,9 @@ def steps(
                 loss = objective(model, batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            if clip is not None:
+                moving = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+                nn.utils.clip_grad_norm_(moving, clip)
             optimizer.step()
             if schedule is not None:
                 schedule.step()

@@ -1,0 +1,155 @@
+"""Linear bounds, propagated backwards: CROWN and CROWN-IBP (arXiv:1811.00866, arXiv:1906.06316)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bezoar.bounds.intervals import Region, behind, least
+from bezoar.bounds.layers import Affine, Rectifier, Sum
+from bezoar.bounds.network import Network
+
+ROWS = 256
+"""Bounds of so many activations are computed at a time at most."""
+
+NUMBERS = 2**25
+"""Fewer at a time where the coefficients of one layer would be more numbers than this (128 MB as float32)."""
+
+FLAT = 1e-12
+"""An interval is taken to be at least this long when it is divided by."""
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    """A rectifier between two lines: ``lower x <= max(x, 0) <= upper x + shift`` for x within its interval.
+
+    Attributes:
+        lower: a slope in [0, 1], [n, ...], or [n, s, ...] with one for each row of coefficients.
+        upper, shift: the chord over the interval, [n, ...].
+        unstable: bool [n, ...], whether the interval has both signs; elsewhere both lines are the rectifier itself.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    shift: Tensor
+    unstable: Tensor
+
+
+def relax(region: Region) -> Relaxation:
+    """The lines for a rectifier's input; the lower has slope 1 where the interval is mostly positive, else 0."""
+    low, high = -(-region.lower).relu(), region.upper.relu()
+    upper = high / (high - low).clamp_min(FLAT)
+    unstable = (region.lower < 0) & (region.upper > 0)
+    return Relaxation((upper > 0.5).to(upper), upper, -low * upper, unstable)
+
+
+def lower_bounds(
+    network: Network,
+    start: int,
+    coefficients: Float[Tensor, "n s *shape"],
+    relaxations: Mapping[int, Relaxation],
+    region: Region,
+) -> Float[Tensor, "n s"]:
+    """Lower bounds of linear functions of a node's output, for images in a region.
+
+    Args:
+        network: whose.
+        start: the number of the node.
+        coefficients: s functions for each image.
+        relaxations: of every rectifier before the node, by its number.
+        region: of the image, n of them.
+    """
+    count, rows = coefficients.shape[:2]
+    pending = {start: coefficients.flatten(0, 1)}
+    offset = coefficients.new_zeros(count, rows)
+    for number in range(start, 0, -1):
+        if number not in pending:
+            continue
+        here, node = pending.pop(number), network.nodes[number]
+        match node.layer:
+            case Affine() as layer:
+                added = layer.offset(here)
+                offset = offset if added is None else offset + added.reshape(count, rows)
+                here = layer.transpose(here, network.nodes[node.sources[0]].shape)
+            case Rectifier():
+                here, added = _through(here.unflatten(0, (count, rows)), relaxations[number])
+                offset = offset + added
+            case Sum():
+                pass
+            case layer:
+                raise NotImplementedError(f"linear bounds through {layer}")  # `Network.require_linear` came before
+        for source in node.sources:
+            pending[source] = pending[source] + here if source in pending else here
+    return least(pending[0].reshape(count, rows, -1), offset, region)
+
+
+def _through(coefficients: Tensor, relaxation: Relaxation) -> tuple[Tensor, Tensor]:
+    """Behind a rectifier -> before it: coefficients [n s, ...] of [n, s, ...], and what the shifts add [n, s]."""
+    negative = coefficients.clamp(max=0)
+    added = (negative.flatten(2) @ relaxation.shift.flatten(1)[:, :, None])[:, :, 0]
+    lower = relaxation.lower if relaxation.lower.ndim == coefficients.ndim else relaxation.lower[:, None]
+    before = (coefficients - negative) * lower + negative * relaxation.upper[:, None]
+    return before.flatten(0, 1), added
+
+
+def relaxed(network: Network, regions: list[Region]) -> dict[int, Relaxation]:
+    """Every rectifier's lines, given each node's region."""
+    return {
+        number: relax(regions[node.sources[0]])
+        for number, node in enumerate(network.nodes)
+        if isinstance(node.layer, Rectifier)
+    }
+
+
+def tightened(network: Network, region: Region) -> dict[int, Relaxation]:
+    """Every rectifier's lines by CROWN: its input is bounded by linear bounds of the layers before, and by intervals.
+
+    Not differentiable.
+    """
+    regions, relaxations = [region], dict[int, Relaxation]()
+    with torch.no_grad():
+        for number, node in enumerate(network.nodes[1:], start=1):
+            if isinstance(node.layer, Rectifier):
+                source = node.sources[0]
+                if not _exact(network, source):
+                    regions[source] = _tighter(network, source, relaxations, regions)
+                relaxations[number] = relax(regions[source])
+            regions.append(behind(node, regions))
+    return relaxations
+
+
+def _exact(network: Network, number: int) -> bool:
+    """Whether intervals are exact: on the way from the image no more than one layer mixes its inputs."""
+    mixing = 0
+    while number:
+        node = network.nodes[number]
+        if not isinstance(node.layer, Affine):
+            return False
+        mixing += not node.layer.diagonal
+        number = node.sources[0]
+    return mixing <= 1
+
+
+def _tighter(network: Network, number: int, relaxations: Mapping[int, Relaxation], regions: list[Region]) -> Region:
+    """A node's region after linear bounds, which are computed where the sign of some image's activation is open."""
+    region = regions[number]
+    lower, upper = region.lower.flatten(1).clone(), region.upper.flatten(1).clone()
+    count, size = lower.shape
+    undecided = ((lower < 0) & (upper > 0)).any(0).nonzero()[:, 0]
+    if not len(undecided):
+        return region
+    widest = max(node.shape.numel() for node in network.nodes[: number + 1])
+    rows = max(1, min(ROWS, NUMBERS // (count * widest)))
+    for chosen in undecided.split(rows):
+        ones = torch.nn.functional.one_hot(chosen, size).to(lower).view(1, len(chosen), *network.nodes[number].shape)
+        each = ones.expand(count, *ones.shape[1:])
+        below = lower_bounds(network, number, each, relaxations, regions[0])
+        above = -lower_bounds(network, number, -each, relaxations, regions[0])
+        lower[:, chosen] = torch.maximum(lower[:, chosen], below)
+        upper[:, chosen] = torch.minimum(upper[:, chosen], above)
+    shape = region.lower.shape
+    return Region(lower.view(shape), upper.view(shape))
