@@ -64,7 +64,7 @@ def poison(
         save_model(
             model.value,
             out / "model",
-            architecture=recipe.architecture,
+            architecture=recipe.made,
             shape=splits.value.train.shape,
             provenance={**facts, "memory": {name: tensor.tolist() for name, tensor in memory.items()}},
         )

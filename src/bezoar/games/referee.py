@@ -69,6 +69,11 @@ class Recipe:
     architecture: Architecture
     trainer: Trainer
 
+    @property
+    def made(self) -> Architecture:
+        """What the trained model is an instance of."""
+        return self.trainer.makes(self.architecture)
+
     def identity(self) -> dict[str, Any]:
         """What an address is made from."""
         return {"architecture": self.architecture.identity(), "trainer": self.trainer.identity()}
@@ -265,7 +270,7 @@ class Referee:
         return dict(self.store.make(stage, lambda: Artefact(facts=compute())).facts)
 
     def _model(self, recipe: Recipe, data: Dataset, weights: Memory) -> Classifier:
-        model = recipe.architecture.build(data.shape, data.classes, Seed(0))
+        model = recipe.made.build(data.shape, data.classes, Seed(0))
         model.load_state_dict(dict(weights))
         return model.to(self.lab.device).to(memory_format=torch.channels_last).eval()
 

@@ -32,3 +32,7 @@ class Trainer(Component):
     @abstractmethod
     def train(self, architecture: Architecture, data: Dataset, lab: Lab, seed: Seed) -> Classifier:
         """A trained classifier in evaluation mode, on the lab's device."""
+
+    def makes(self, architecture: Architecture) -> Architecture:
+        """The architecture of the model that `train` returns, so that it can be built again from its weights."""
+        return architecture

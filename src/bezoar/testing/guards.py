@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from bezoar.errors import BezoarError
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier, frozen
 from bezoar.records import Dataset, as_float
-from bezoar.roles import Guard
+from bezoar.roles import Guard, Trainer
 from bezoar.testing import toy
 from bezoar.testing.watch import (
     Claim,
@@ -122,7 +123,8 @@ def _backdoored() -> Classifier:
     marked = (stamped(as_float(data.images())) * 255).round().to(torch.uint8)
     labels = torch.zeros(len(data), dtype=torch.int64)
     poisoned = Dataset.in_memory(torch.cat([data.images(), marked]), torch.cat([data.labels, labels]), data.classes)
-    return toy.recipe(6).train(toy.architecture(), poisoned, Lab(), toy.SEED / "backdoored")
+    trainer = cast(Trainer, toy.lab().trainer).replace(epochs=6)
+    return trainer.train(toy.architecture(), poisoned, Lab(), toy.SEED / "backdoored")
 
 
 def backdoored() -> Classifier:

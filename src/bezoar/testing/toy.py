@@ -57,7 +57,7 @@ def architecture() -> Architecture:
 
 def lab() -> Lab:
     """A lab on the CPU with a public recipe that takes no time."""
-    return Lab(architecture=architecture(), trainer=recipe(1))
+    return Lab(architecture=architecture(), trainer=_recipe(1))
 
 
 def armed(attacker: Attack | Trigger) -> Lab:
@@ -81,7 +81,7 @@ def suspect() -> Classifier:
 
 @cache
 def _trained() -> Classifier:
-    return recipe(6).train(architecture(), dataset(), Lab(), SEED / "suspect")
+    return _recipe(6).train(architecture(), dataset(), Lab(), SEED / "suspect")
 
 
 def robust() -> Classifier:
@@ -103,11 +103,10 @@ def robust() -> Classifier:
 @cache
 def _substitute(described: str) -> Classifier:
     network = build(Architecture, json.loads(described))
-    return frozen(recipe(2).train(network, dataset(), Lab(), SEED / "substitute"))
+    return frozen(_recipe(2).train(network, dataset(), Lab(), SEED / "substitute"))
 
 
-def recipe(epochs: int) -> Sgd:
-    """The fast recipe for the toy's images."""
+def _recipe(epochs: int) -> Sgd:
     return Sgd(epochs=epochs, batch_size=16, lr=0.05, augmentation="none", schedule="one_cycle", nesterov=True)
 
 
