@@ -1,5 +1,4 @@
 """Certifiers that keep every promise but one."""
-# ruff: noqa: ARG002 - the signature is the role's
 
 from dataclasses import replace
 
