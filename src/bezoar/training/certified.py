@@ -123,7 +123,9 @@ class Certified(Trainer):
     def ramped(self, place: float) -> float:
         """How much of the ramp lies behind a place in the run, both in [0, 1]."""
         behind = place - self.warm_up
-        return min(1.0, behind / self.ramp) if behind > 0 and self.ramp else float(behind >= 0)
+        if behind < 0 or not self.ramp:
+            return float(behind >= 0)
+        return min(1.0, behind / self.ramp)
 
     @property
     @abstractmethod
