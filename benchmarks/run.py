@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-NAMES = ("small_things", "training", "repairs", "scheduling", "inversion", "crafting")
+NAMES = ("small_things", "training", "repairs", "scheduling", "inversion", "crafting", "smoothing")
 COLUMNS = ("measured", "bezoar", "against", "ratio", "aim")
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
