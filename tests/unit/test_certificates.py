@@ -66,6 +66,11 @@ def test_the_radius_curve_counts_a_radius_as_reached_and_an_abstention_never():
     assert share_within(RADIUS, at, right).tolist() == pytest.approx([0.6, 0.6, 0.4, 0.4, 0.2, 0.0])
 
 
+def test_a_radius_in_single_precision_reaches_the_same_number_in_double_precision():
+    at = torch.tensor([0.03, 0.0301], dtype=torch.float64)
+    assert share_within(torch.full((2,), 0.03), at).tolist() == [1.0, 0.0]
+
+
 def test_the_drawn_curve_is_the_read_one():
     """Second route: the height of the drawn steps between their edges."""
     axes = radius_curves({"certified": RADIUS, "none": torch.zeros(3)}, demanded=0.25, norm="2").axes[0]
