@@ -11,7 +11,6 @@ from torch import Tensor
 from bezoar.measure.estimates import proportion
 from bezoar.records import Certificates, Estimate
 
-
 ROUNDING = 1e-6
 """Of radii, relative: one in single precision lies below the same number in double precision, or above it."""
 
