@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peer import Peer, PeerError
+from peer import TROJANZOO, Peer, PeerError
 from safetensors.torch import load_file, save_file
 from timing import Report, Row, Timing, interleave, ratio, raw, seconds_of
 from torch import Tensor
@@ -89,7 +89,7 @@ def measure(*, quick: bool) -> Report:
         # the demo's models, from the user's store if they are there; those of a trial run are not worth keeping
         bench = prepare(game, Referee(Store(job if quick else None), Lab(find_device("auto"))), job)
         try:
-            peer: Peer | None = Peer(job)
+            peer: Peer | None = Peer(job, TROJANZOO)
         except PeerError as error:
             sys.stderr.write(f"  {error}\n")
             peer, reason = None, str(error)
@@ -184,7 +184,7 @@ def ours(bench: Bench, detector: NeuralCleanse, name: str) -> tuple[float, Found
 def theirs(bench: Bench, peer: Peer, name: str) -> tuple[float, Found]:
     """TrojanZoo, timed by itself without the talk between the processes."""
     del bench
-    answer = peer.invert(name)
+    answer = peer.ask({"model": name})
     marks = load_file(peer.job / f"{name}-marks.safetensors")["marks"]
     works = torch.ones(len(marks), dtype=torch.bool)  # TrojanZoo does not ask
     return answer["seconds"], Found(marks[:, -1].sum((1, 2)), works, marks[:, :-1], marks[:, -1:], answer["steps"])

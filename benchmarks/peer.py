@@ -1,7 +1,8 @@
-"""An environment for TrojanZoo beside ours, and a process in it that inverts triggers on request.
+"""An environment for another library beside ours, and a process in it that works on request.
 
-TrojanZoo 2.0.3 needs matplotlib < 3.9, bezoar does not. So a virtual environment holds TrojanZoo and the few packages
-that differ, and finds all the others (torch among them: the very same files) in the environment we run in.
+TrojanZoo 2.0.3 needs matplotlib < 3.9, bezoar does not; nor does bezoar need anybody else's smoothing. So a virtual
+environment holds the other library and the few packages that differ, and finds all the others (torch among them: the
+very same files) in the environment we run in.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +22,72 @@ import torch
 import bezoar
 
 HERE = Path(__file__).parent
-ENVIRONMENT = HERE / ".venv-trojanzoo"
-PACKAGES = ("trojanzoo==2.0.3", "matplotlib<3.9", "scikit-image", "lazy-loader", "imageio", "tifffile", "tqdm")
-"""Without their dependencies, which come from the environment we run in."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """What a peer is made of.
+
+    Attributes:
+        name: for people.
+        folder: of its environment, below this one.
+        packages: without their dependencies, which come from the environment we run in.
+        imported: the module that shows that it works.
+        script: what runs in the environment, below this folder.
+    """
+
+    name: str
+    folder: str
+    packages: tuple[str, ...]
+    imported: str
+    script: str
+
+
+TROJANZOO = Library(
+    "TrojanZoo",
+    ".venv-trojanzoo",
+    ("trojanzoo==2.0.3", "matplotlib<3.9", "scikit-image", "lazy-loader", "imageio", "tifffile", "tqdm"),
+    "trojanvision.defenses",
+    "trojanzoo_peer.py",
+)
+ART = Library(
+    "adversarial-robustness-toolbox",
+    ".venv-art",
+    ("adversarial-robustness-toolbox==1.20.1", "statsmodels", "patsy", "six", "tqdm"),
+    "art.estimators.certification.randomized_smoothing, statsmodels.stats.proportion",
+    "art_peer.py",
+)
 
 
 class PeerError(Exception):
-    """TrojanZoo cannot be used here; the text says why."""
+    """The other library cannot be used here; the text says why."""
 
 
-def environment() -> Path:
-    """The interpreter of TrojanZoo's environment, which is made at the first call and when ours has changed.
+def environment(library: Library) -> Path:
+    """The interpreter of the library's environment, which is made at the first call and when ours has changed.
 
     Raises:
-        PeerError: it cannot be made, or TrojanZoo cannot be imported in it.
+        PeerError: it cannot be made, or the library cannot be imported in it.
     """
-    python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    folder = HERE / library.folder
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     ours = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), _source()])
-    wanted = json.dumps({"packages": PACKAGES, "ours": list(ours), "torch": torch.__version__, "python": sys.version})
-    ready = ENVIRONMENT / "ready.json"
+    wanted = json.dumps(
+        {"packages": library.packages, "ours": list(ours), "torch": torch.__version__, "python": sys.version}
+    )
+    ready = folder / "ready.json"
     if ready.exists() and ready.read_text() == wanted:
         return python
-    sys.stderr.write(f"  making {ENVIRONMENT.name} for TrojanZoo ...\n")
+    sys.stderr.write(f"  making {folder.name} for {library.name} ...\n")
     try:
-        venv.create(ENVIRONMENT, with_pip=True, clear=True)
-        (ENVIRONMENT / ".gitignore").write_text("*\n")
+        venv.create(folder, with_pip=True, clear=True)
+        (folder / ".gitignore").write_text("*\n")
     except (OSError, subprocess.CalledProcessError) as error:
         raise PeerError(f"no virtual environment can be made: {error}") from None
-    run([str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", *PACKAGES])
+    run([str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", *library.packages])
     site = Path(run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip())
     (site / "ours.pth").write_text("".join(f"{path}\n" for path in ours))
-    run([str(python), "-c", "import trojanvision.defenses"])
+    run([str(python), "-c", f"import {library.imported}"])
     ready.write_text(wanted)
     return python
 
@@ -74,22 +111,23 @@ def run(command: list[str]) -> str:
 
 
 class Peer:
-    """TrojanZoo in a process of its own that stays, so that its imports are not timed and rounds can alternate.
+    """Another library in a process of its own that stays, so that its imports are not timed and rounds can alternate.
 
     Args:
-        job: a folder with ``settings.json``, ``trusted.safetensors`` and one folder for each model.
+        job: a folder with ``settings.json`` and whatever else the library's script reads.
+        library: which one.
 
     Raises:
         PeerError: the environment cannot be made or the process does not start.
     """
 
-    def __init__(self, job: Path) -> None:
-        self.job = job
-        python = environment()
+    def __init__(self, job: Path, library: Library) -> None:
+        self.job, self.library = job, library
+        python = environment(library)
         threads = str(torch.get_num_threads())
         self.log = (job / "peer.log").open("w+")
         self.process = subprocess.Popen(
-            [str(python), str(HERE / "trojanzoo_peer.py"), str(job)],
+            [str(python), str(HERE / library.script), str(job)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -98,10 +136,10 @@ class Peer:
         )
         self.versions = self._answer()
 
-    def invert(self, model: str) -> dict[str, Any]:
-        """Invert all classes of a model of the job; `seconds` and `steps` as the peer counted them."""
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What the script answers to one request."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"model": model}) + "\n")
+        self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         return self._answer()
 
@@ -111,7 +149,7 @@ class Peer:
         if not line:
             self.log.seek(0)
             raise PeerError(
-                "TrojanZoo's process ended: " + (self.log.read().strip().splitlines() or ["no message"])[-1]
+                f"{self.library.name}'s process ended: " + (self.log.read().strip().splitlines() or ["no message"])[-1]
             )
         return json.loads(line)
 

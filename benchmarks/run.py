@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-NAMES = ("small_things", "training", "repairs", "scheduling", "inversion", "crafting", "certification")
+NAMES = (
+    "small_things",
+    "training",
+    "repairs",
+    "scheduling",
+    "inversion",
+    "crafting",
+    "certification",
+    "smoothing",
+)
 COLUMNS = ("measured", "bezoar", "against", "ratio", "aim")
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 

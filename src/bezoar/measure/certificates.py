@@ -11,6 +11,9 @@ from torch import Tensor
 from bezoar.measure.estimates import proportion
 from bezoar.records import Certificates, Estimate
 
+ROUNDING = 1e-6
+"""Of radii, relative: one in single precision lies below the same number in double precision, or above it."""
+
 
 @dataclass(frozen=True)
 class Correctness:
@@ -79,5 +82,5 @@ def share_within(
     """
     held = radius if counted is None else torch.where(counted, radius, torch.zeros_like(radius))
     held = held[held > 0].double().sort().values
-    below = torch.searchsorted(held, at.double())
+    below = torch.searchsorted(held, at.double() * (1 - ROUNDING))
     return (len(held) - below).double() / max(1, len(radius))

@@ -10,8 +10,10 @@ import torch
 
 from bezoar.certifying import Certification
 from bezoar.data.folder import Pictures
+from bezoar.measure.certificates import Rates
 from bezoar.records import Certificates
-from bezoar.report.page import Cell, Percent, Picture, Section, Table, number, percent, write_page
+from bezoar.report.canvas import shortened
+from bezoar.report.page import Cell, Percent, Picture, Section, Table, Tone, number, percent, write_page
 from bezoar.report.radii import NORMS, radius_curves
 from bezoar.report.tiles import ranked
 from bezoar.report.words import intervals
@@ -73,7 +75,7 @@ def certify_page(
         path,
         title=f"bezoar certify of {name}",
         verdict=f"{percent(rates.certified.value)} of the answers of {name} are certified {within}",
-        tone="open" if bool(certificates.certified.any()) else "bad",
+        tone=_tone(rates),
         summary=(
             f"For {int(certificates.certified.sum())} of {len(certificates)} pictures it is proved that no change "
             f"{within} alters the answer; pixels count from 0 to 1. What is certified is the answer that the model "
@@ -97,6 +99,12 @@ def certify_page(
         ],
         provenance=provenance,
     )
+
+
+def _tone(rates: Rates) -> Tone:
+    """Whether most answers are certified (and right, where that is known), as far as the interval tells."""
+    share = rates.certified if rates.correctness is None else rates.correctness.right
+    return "good" if share.low > 0.5 else "bad" if share.high < 0.5 else "open"
 
 
 def _counts(found: Certification) -> Table:
@@ -124,7 +132,7 @@ def _refused(found: Certification, pictures: Pictures, classes: Sequence[str]) -
         return [Section(title, "All are.")]
     shown = rows[:SHOWN]
     titles = [_answer(certificates, row, classes) for row in shown.tolist()]
-    below = [f"{_label(found, row, classes)}\n{number(float(certificates.radius[row]))}" for row in shown.tolist()]
+    below = [f"{_label(found, row, classes)}{number(float(certificates.radius[row]))}" for row in shown.tolist()]
     caption = "The answer above; below, the true class where it is known, and the radius. The smallest radius first."
     text = f"{len(shown)} of {len(rows)} such pictures; all are in certificates.csv."
     return [Section(title, text, figures=[Picture(ranked(pictures.reader(shown), titles, below), caption)])]
@@ -136,7 +144,7 @@ def _answer(certificates: Certificates, row: int, classes: Sequence[str]) -> str
 
 
 def _label(found: Certification, row: int, classes: Sequence[str]) -> str:
-    return "" if found.labels is None else classes[int(found.labels[row])][:12]
+    return "" if found.labels is None else f"{shortened(classes[int(found.labels[row])], 8)}: "
 
 
 def _per_class(found: Certification, classes: Sequence[str]) -> Section:
