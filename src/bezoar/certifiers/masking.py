@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from bezoar.certifiers.bounds import Bounds
 from bezoar.component import register
 from bezoar.errors import DataError, SettingError
 from bezoar.lab import Lab
@@ -53,7 +54,7 @@ class Masking(Certifier):
         share: of the copies that must agree under ``rule: majority``; more than this, strictly.
     """
 
-    certifier: Certifier
+    certifier: Certifier = Bounds()
     size: Annotated[int, Field(ge=1)] | None = None
     patch: Annotated[int, Field(ge=1)] | None = None
     rule: Literal["majority", "double"] = "double"
