@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 import pytest
 import torch
+from exact import Exact, linear
 from torch import Tensor, nn
 
 from bezoar.certifiers.bounds import Bounds
@@ -16,38 +17,12 @@ from bezoar.component import build
 from bezoar.errors import DataError, SettingError
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
-from bezoar.records import Certificates, Norm
+from bezoar.records import Certificates
 from bezoar.roles import Certifier
 from bezoar.seed import Seed
 
 Rule = Literal["majority", "double"]
 RULES: tuple[Rule, ...] = ("majority", "double")
-
-
-class Exact(Certifier):
-    """The largest L-infinity radius of a linear model, in closed form."""
-
-    kind: ClassVar[str] = "exact"
-    smallest: float = 0.0
-
-    @property
-    def norm(self) -> Norm:
-        return "inf"
-
-    @property
-    def demanded(self) -> float:
-        return self.smallest
-
-    def certify(self, model: Classifier, images: Tensor, lab: Lab, seed: Seed) -> Certificates:
-        with torch.no_grad():
-            logits = model(images)
-        weight = model.head.weight.detach()
-        predicted = logits.argmax(1)
-        margins = logits.gather(1, predicted[:, None]) - logits
-        steep = (weight[predicted][:, None] - weight[None]).abs().sum(2)
-        radius = (margins / steep.clamp_min(1e-12)).masked_fill(steep == 0, torch.inf).amin(1)
-        kept = radius >= self.smallest
-        return Certificates(predicted, radius.where(kept, 0), kept, radius, kept.long() - 1, ("exact",), "inf")
 
 
 class Wary(Exact):
@@ -62,11 +37,6 @@ class Wary(Exact):
         kept = ~(marked(images) & self.shies)
         radius = 0.1 * kept.float()
         return Certificates(predicted, radius, kept, radius, kept.long() - 1, ("wary",), "inf")
-
-
-def linear(side: int) -> Classifier:
-    with Seed(5).scoped():
-        return Classifier.wrap(nn.Sequential(nn.Flatten(), nn.Linear(side * side, 3)), ("a", "b", "c")).eval()
 
 
 def marked(images: Tensor) -> Tensor:
