@@ -8,45 +8,21 @@ from typing import ClassVar, Literal
 
 import pytest
 import torch
+from exact import Exact, linear
 from torch import Tensor, nn
 
+from bezoar.certifiers.bounds import Bounds
 from bezoar.certifiers.masking import GREY, Masking, by_majority
 from bezoar.component import build
 from bezoar.errors import DataError, SettingError
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
-from bezoar.records import Certificates, Norm
+from bezoar.records import Certificates
 from bezoar.roles import Certifier
 from bezoar.seed import Seed
 
 Rule = Literal["majority", "double"]
 RULES: tuple[Rule, ...] = ("majority", "double")
-
-
-class Exact(Certifier):
-    """The largest L-infinity radius of a linear model, in closed form."""
-
-    kind: ClassVar[str] = "exact"
-    smallest: float = 0.0
-
-    @property
-    def norm(self) -> Norm:
-        return "inf"
-
-    @property
-    def demanded(self) -> float:
-        return self.smallest
-
-    def certify(self, model: Classifier, images: Tensor, lab: Lab, seed: Seed) -> Certificates:
-        with torch.no_grad():
-            logits = model(images)
-        weight = model.head.weight.detach()
-        predicted = logits.argmax(1)
-        margins = logits.gather(1, predicted[:, None]) - logits
-        steep = (weight[predicted][:, None] - weight[None]).abs().sum(2)
-        radius = (margins / steep.clamp_min(1e-12)).masked_fill(steep == 0, torch.inf).amin(1)
-        kept = radius >= self.smallest
-        return Certificates(predicted, radius.where(kept, 0), kept, radius, kept.long() - 1, ("exact",), "inf")
 
 
 class Wary(Exact):
@@ -61,11 +37,6 @@ class Wary(Exact):
         kept = ~(marked(images) & self.shies)
         radius = 0.1 * kept.float()
         return Certificates(predicted, radius, kept, radius, kept.long() - 1, ("wary",), "inf")
-
-
-def linear(side: int) -> Classifier:
-    with Seed(5).scoped():
-        return Classifier.wrap(nn.Sequential(nn.Flatten(), nn.Linear(side * side, 3)), ("a", "b", "c")).eval()
 
 
 def marked(images: Tensor) -> Tensor:
@@ -224,8 +195,7 @@ def test_an_image_is_judged_alike_among_others_and_none_by_nobody(rule: Rule):
 
 
 def test_settings_and_images_that_cannot_be_are_refused_by_name():
-    with pytest.raises(SettingError, match="certifier: this setting is needed"):
-        build(Certifier, "masking")
+    assert build(Certifier, "masking") == Masking(certifier=Bounds())
     with pytest.raises(SettingError, match="patch: a square of 5 pixels is not hidden by one of size=4"):
         build(Masking, {"certifier": Exact(), "size": 4, "patch": 5})
     with pytest.raises(SettingError, match="share"):

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from bezoar.certifiers.bounds import Bounds
 from bezoar.component import register
 from bezoar.errors import DataError, SettingError
 from bezoar.lab import Lab
@@ -53,7 +54,7 @@ class Masking(Certifier):
         share: of the copies that must agree under ``rule: majority``; more than this, strictly.
     """
 
-    certifier: Certifier
+    certifier: Certifier = Bounds()
     size: Annotated[int, Field(ge=1)] | None = None
     patch: Annotated[int, Field(ge=1)] | None = None
     rule: Literal["majority", "double"] = "double"
@@ -131,7 +132,7 @@ class Masking(Certifier):
 def by_majority(copies: Sequence[Certificates], share: float) -> Certificates:
     """The certificates of the vote that answers the class of more than a `share`, at least .5, of the copies."""
     needed = math.floor(share * len(copies) + 1e-9) + 1
-    predicted, radius, certified, method = _stacked(copies)
+    predicted, radius, certified, method = stacked(copies)
     answer = predicted.mode(0).values
     agree = (predicted == answer) & (answer >= 0)
     answer = answer.where(agree.sum(0) >= needed, -1)
@@ -151,7 +152,7 @@ def undisputed(rows: Sequence[Sequence[Certificates]]) -> Certificates:
     Args:
         rows: m rows of m, of which copy j of row i is copy i of row j, so that no two rows can be of two classes.
     """
-    stacks = [_stacked(row) for row in rows]
+    stacks = [stacked(row) for row in rows]
     predicted, radius, certified, method = (torch.stack(parts) for parts in zip(*stacks, strict=True))
     whole = ((predicted == predicted[:, :1]) & (predicted >= 0)).all(1)
     answer = predicted[:, 0].where(whole, -1).amax(0)
@@ -165,7 +166,7 @@ def undisputed(rows: Sequence[Sequence[Certificates]]) -> Certificates:
     return Certificates(answer, radii, vouched, shares.to(radii), used, rows[0][0].methods, rows[0][0].norm)
 
 
-def _stacked(
+def stacked(
     copies: Sequence[Certificates],
 ) -> list[Tensor]:
     """Classes, radii, whether certified, and methods, each [m, n]."""
