@@ -97,7 +97,7 @@ def page() -> str:
     return "\n".join(parts) + "\n"
 
 
-TEXTS = {name: "" for name in PARTS}
+TEXTS = dict.fromkeys(PARTS, "")
 
 if __name__ == "__main__":
     TARGET.write_text(page())
