@@ -129,10 +129,14 @@ def _backwards(
 def _through(coefficients: Tensor, relaxation: Relaxation) -> tuple[Tensor, Tensor]:
     """Behind a rectifier -> before it: coefficients [n s, ...] of [n, s, ...], and what the shifts add [n, s]."""
     negative = coefficients.clamp(max=0)
-    added = (negative.flatten(2) @ relaxation.shift.flatten(1)[:, :, None])[:, :, 0]
+    shift = relaxation.shift
+    if coefficients.ndim == 5 and not coefficients.is_contiguous():  # channels last: so that flattening copies nothing
+        added = negative.movedim(2, 4).flatten(2) @ shift.movedim(1, 3).flatten(1)[:, :, None]
+    else:
+        added = negative.flatten(2) @ shift.flatten(1)[:, :, None]
     lower = relaxation.lower if relaxation.lower.ndim == coefficients.ndim else relaxation.lower[:, None]
     steeper = relaxation.upper[:, None] - lower
-    return torch.addcmul(coefficients * lower, negative, steeper).flatten(0, 1), added
+    return torch.addcmul(coefficients * lower, negative, steeper).flatten(0, 1), added[:, :, 0]
 
 
 def relaxed(network: Network, regions: list[Region]) -> dict[int, Relaxation]:

@@ -69,7 +69,7 @@ def margins(
         network = read(model, images.shape[1:], detached=not differentiable)
         rivals = _rivals(labels, network.classes)
         weight, bias = differences(network.head, labels, rivals)
-        region = ball(images, epsilon, norm)
+        region = ball(images.contiguous(memory_format=torch.channels_last), epsilon, norm)
         if method == "ibp":
             found = least(weight, bias, propagate(network, region)[-1])
         else:
