@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bezoar.bounds.intervals import ball, propagate
+from bezoar.bounds.layers import Convolution, Pooling, Reshape, Scale
 from bezoar.bounds.linear import tightened
 from bezoar.bounds.margins import margins
 from bezoar.bounds.network import read
@@ -43,7 +44,7 @@ def residual() -> list[nn.Module]:
     body = nn.Sequential(nn.Conv2d(4, 7, 3, stride=2, padding=1), nn.BatchNorm2d(7), nn.ReLU(), nn.Conv2d(7, 7, 1))
     return [
         nn.Sequential(nn.Conv2d(2, 4, 3, padding=2, dilation=2), nn.ReLU()),
-        Unit(Residual(body, nn.Conv2d(4, 7, 1, stride=2)), nn.ReLU()),
+        Unit(Residual(body, nn.Conv2d(4, 7, 2, stride=2)), nn.ReLU()),
         Unit(Residual(nn.Conv2d(7, 7, 3, padding=1), nn.Identity()), nn.ReLU(), nn.AvgPool2d(2, padding=1)),
     ]
 
@@ -179,7 +180,7 @@ def test_bounds_of_a_tiny_network_are_those_worked_out_by_hand():
     grid = torch.linspace(0, 1, 81)
     points = torch.cartesian_prod(grid, grid)
     inside = points[((points - image.view(1, 2)).abs() <= 0.2 + 1e-6).all(1)].view(-1, 1, 1, 2)
-    least = float(true(model, inside, torch.zeros(len(inside), dtype=torch.int64))[:, 1].min())
+    least = float(true(model, inside, torch.zeros(len(inside), dtype=torch.int64)).detach()[:, 1].min())
     assert least == pytest.approx(0.1, abs=1e-5)
     bound = {each: float(margins(model, image, label, 0.2, method=each)[0, 1]) for each in METHODS}
     # intervals: both rectifiers are at least 0. CROWN: a in [-.2, .6] has slope 1, -a has slope 0, so 2 a + .1 at -.2
@@ -187,6 +188,40 @@ def test_bounds_of_a_tiny_network_are_those_worked_out_by_hand():
     assert bound["crown"] == pytest.approx(-0.3, abs=1e-6)
     assert bound["crown_ibp"] == pytest.approx(-0.3, abs=1e-6)
     assert bound["alpha_crown"] == pytest.approx(0.1, abs=1e-4)  # slope 0 for both is best
+
+
+def weights(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=Seed(5).generator(), dtype=torch.float64)
+
+
+LAYERS = {
+    "scale": Scale(weights(4), weights(4)),
+    "convolution": Convolution(weights(6, 4, 3, 3), weights(6), (1, 1), (1, 1), (1, 1), 1),
+    "strided, dilated, in groups": Convolution(weights(6, 2, 3, 2), None, (2, 3), (1, 0), (1, 2), 2),
+    "1x1 with a stride": Convolution(weights(6, 4, 1, 1), weights(6), (2, 2), (0, 0), (1, 1), 1),
+    "pooling": Pooling((2, 3), (2, 3), (0, 0), 6),
+    "overlapping pooling": Pooling((3, 3), (2, 1), (1, 1), 9),
+    "flatten": Reshape(torch.Size((4 * 9 * 8,))),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_its_transpose_and_its_spread_belong_together(name: str):
+    """<W x + b, a> = <x, W' a> + b a; |W| and W squared are those of W as a matrix."""
+    layer, images = LAYERS[name], weights(3, 4, 9, 8)
+    outputs = layer.apply(images)
+    coefficients = weights(5, *outputs.shape[1:])
+    back = layer.transpose(coefficients, images.shape[1:])
+    offset = layer.offset(coefficients)
+    one = coefficients.flatten(1) @ outputs.flatten(1).T
+    other = back.flatten(1) @ images.flatten(1).T + (0 if offset is None else offset[:, None])
+    assert torch.allclose(one, other)
+    zero = torch.zeros(1, 4, 9, 8, dtype=torch.float64)
+    unit = torch.eye(zero.numel(), dtype=torch.float64).view(-1, *zero.shape[1:])
+    matrix = (layer.apply(unit) - layer.apply(zero)).flatten(1)
+    for power in (1, 2):
+        spread = layer.spread(images.abs(), power).flatten(1)
+        assert torch.allclose(spread, images.abs().flatten(1) @ matrix.abs().pow(power))
 
 
 def linear_model() -> Classifier:

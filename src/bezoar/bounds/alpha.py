@@ -66,7 +66,7 @@ def optimised(
         network: with weights that want no gradient.
         coefficients: the functions.
         relaxations: by CROWN.
-        region: of the images.
+        region: of the normalised images.
         count: steps.
     """
     last = len(network.nodes) - 1

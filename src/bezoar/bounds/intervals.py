@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from jaxtyping import Float
@@ -30,6 +31,12 @@ class Region:
     upper: Tensor
     centre: Tensor | None = None
     squares: Tensor | None = None
+
+    def split(self, size: int) -> list[Region]:
+        """The regions of so many images at a time."""
+        parts = (self.lower, self.upper, self.centre, self.squares)
+        pieces = [repeat(None) if part is None else part.split(size) for part in parts]
+        return [Region(*each) for each in zip(*pieces, strict=False)]  # pyright: ignore[reportArgumentType] - as above
 
     def tightened(self, lower: Tensor, upper: Tensor) -> Region:
         """What lies in another box too."""

@@ -91,6 +91,14 @@ class Convolution(Affine):
     def transpose(self, coefficients: Tensor, shape: torch.Size) -> Tensor:
         """The transposed convolution; input rows and columns that a stride skips at the end get zeros."""
         kernel = self.weight.shape[2:]
+        coefficients = coefficients.contiguous(memory_format=torch.channels_last)
+        if tuple(kernel) == (1, 1) and self.stride != (1, 1) and self.padding == (0, 0):
+            # by hand: torch's own writes past its buffer on some CPUs where channels are few (oneDNN issue 6035)
+            reached = coefficients.new_zeros(len(coefficients), *shape)
+            reached[:, :, :: self.stride[0], :: self.stride[1]] = functional.conv_transpose2d(
+                coefficients, self.weight, groups=self.groups
+            )
+            return reached
         reach = [
             (coefficients.shape[2 + i] - 1) * self.stride[i]
             - 2 * self.padding[i]

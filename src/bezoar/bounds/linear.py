@@ -19,6 +19,12 @@ ROWS = 256
 NUMBERS = 2**25
 """Fewer at a time where the coefficients of one layer would be more numbers than this (128 MB as float32)."""
 
+NEAR = 2**21
+"""On a CPU so many images go through together that a layer's coefficients stay below this (8 MB), near its caches."""
+
+BASE = 1
+"""The node of the normalisation, behind which a box is still a box: nothing need be followed back to the pixels."""
+
 FLAT = 1e-12
 """An interval is taken to be at least this long when it is divided by."""
 
@@ -37,6 +43,11 @@ class Relaxation:
     upper: Tensor
     shift: Tensor
     unstable: Tensor
+
+    def split(self, size: int) -> list[Relaxation]:
+        """The lines of so many images at a time."""
+        parts = (self.lower, self.upper, self.shift, self.unstable)
+        return [Relaxation(*each) for each in zip(*(part.split(size) for part in parts), strict=True)]
 
 
 def relax(region: Region) -> Relaxation:
@@ -61,12 +72,40 @@ def lower_bounds(
         start: the number of the node.
         coefficients: s functions for each image.
         relaxations: of every rectifier before the node, by its number.
-        region: of the image, n of them.
+        region: of node `BASE`, the normalised image, n of them.
     """
+    size = _together(network, start, coefficients)
+    if len(coefficients) <= size:
+        return _backwards(network, start, coefficients, relaxations, region)
+    before = {number: one.split(size) for number, one in relaxations.items() if number < start}
+    each = zip(coefficients.split(size), region.split(size), strict=True)
+    return torch.cat(
+        [
+            _backwards(network, start, some, {number: one[place] for number, one in before.items()}, within)
+            for place, (some, within) in enumerate(each)
+        ]
+    )
+
+
+def _together(network: Network, start: int, coefficients: Tensor) -> int:
+    """How many images go through at a time."""
+    count, rows = coefficients.shape[:2]
+    if coefficients.device.type != "cpu" or not count:
+        return max(1, count)
+    return max(1, NEAR // max(1, rows * _widest(network, start)))
+
+
+def _widest(network: Network, last: int) -> int:
+    return max(node.shape.numel() for node in network.nodes[: last + 1])
+
+
+def _backwards(
+    network: Network, start: int, coefficients: Tensor, relaxations: Mapping[int, Relaxation], region: Region
+) -> Tensor:
     count, rows = coefficients.shape[:2]
     pending = {start: coefficients.flatten(0, 1)}
     offset = coefficients.new_zeros(count, rows)
-    for number in range(start, 0, -1):
+    for number in range(start, BASE, -1):
         if number not in pending:
             continue
         here, node = pending.pop(number), network.nodes[number]
@@ -84,16 +123,20 @@ def lower_bounds(
                 raise NotImplementedError(f"linear bounds through {layer}")  # `Network.require_linear` came before
         for source in node.sources:
             pending[source] = pending[source] + here if source in pending else here
-    return least(pending[0].reshape(count, rows, -1), offset, region)
+    return least(pending[BASE].reshape(count, rows, -1), offset, region)
 
 
 def _through(coefficients: Tensor, relaxation: Relaxation) -> tuple[Tensor, Tensor]:
     """Behind a rectifier -> before it: coefficients [n s, ...] of [n, s, ...], and what the shifts add [n, s]."""
     negative = coefficients.clamp(max=0)
-    added = (negative.flatten(2) @ relaxation.shift.flatten(1)[:, :, None])[:, :, 0]
+    shift = relaxation.shift
+    if coefficients.ndim == 5 and not coefficients.is_contiguous():  # channels last: so that flattening copies nothing
+        added = negative.movedim(2, 4).flatten(2) @ shift.movedim(1, 3).flatten(1)[:, :, None]
+    else:
+        added = negative.flatten(2) @ shift.flatten(1)[:, :, None]
     lower = relaxation.lower if relaxation.lower.ndim == coefficients.ndim else relaxation.lower[:, None]
-    before = (coefficients - negative) * lower + negative * relaxation.upper[:, None]
-    return before.flatten(0, 1), added
+    steeper = relaxation.upper[:, None] - lower
+    return torch.addcmul(coefficients * lower, negative, steeper).flatten(0, 1), added[:, :, 0]
 
 
 def relaxed(network: Network, regions: list[Region]) -> dict[int, Relaxation]:
@@ -142,13 +185,12 @@ def _tighter(network: Network, number: int, relaxations: Mapping[int, Relaxation
     undecided = ((lower < 0) & (upper > 0)).any(0).nonzero()[:, 0]
     if not len(undecided):
         return region
-    widest = max(node.shape.numel() for node in network.nodes[: number + 1])
-    rows = max(1, min(ROWS, NUMBERS // (count * widest)))
+    rows = max(1, min(ROWS, NUMBERS // (count * _widest(network, number))))
     for chosen in undecided.split(rows):
         ones = torch.nn.functional.one_hot(chosen, size).to(lower).view(1, len(chosen), *network.nodes[number].shape)
         each = ones.expand(count, *ones.shape[1:])
-        below = lower_bounds(network, number, each, relaxations, regions[0])
-        above = -lower_bounds(network, number, -each, relaxations, regions[0])
+        below = lower_bounds(network, number, each, relaxations, regions[BASE])
+        above = -lower_bounds(network, number, -each, relaxations, regions[BASE])
         lower[:, chosen] = torch.maximum(lower[:, chosen], below)
         upper[:, chosen] = torch.minimum(upper[:, chosen], above)
     shape = region.lower.shape

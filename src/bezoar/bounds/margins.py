@@ -10,8 +10,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from bezoar.bounds.alpha import optimised
-from bezoar.bounds.intervals import ball, differences, least, propagate
-from bezoar.bounds.linear import lower_bounds, relaxed, tightened
+from bezoar.bounds.intervals import ball, behind, differences, least, propagate
+from bezoar.bounds.linear import BASE, lower_bounds, relaxed, tightened
 from bezoar.bounds.network import read
 from bezoar.errors import SettingError
 from bezoar.models.classifier import Classifier
@@ -69,17 +69,18 @@ def margins(
         network = read(model, images.shape[1:], detached=not differentiable)
         rivals = _rivals(labels, network.classes)
         weight, bias = differences(network.head, labels, rivals)
-        region = ball(images, epsilon, norm)
+        region = ball(images.contiguous(memory_format=torch.channels_last), epsilon, norm)
         if method == "ibp":
             found = least(weight, bias, propagate(network, region)[-1])
         else:
             network.require_linear()
             crown_ibp = method == "crown_ibp"
             lines = relaxed(network, propagate(network, region)) if crown_ibp else tightened(network, region)
+            base = behind(network.nodes[BASE], [region])
             if method == "alpha_crown":
-                found = bias + optimised(network, weight, lines, region, count=steps)
+                found = bias + optimised(network, weight, lines, base, count=steps)
             else:
-                found = bias + lower_bounds(network, len(network.nodes) - 1, weight, lines, region)
+                found = bias + lower_bounds(network, len(network.nodes) - 1, weight, lines, base)
         return found.new_zeros(len(labels), network.classes).scatter(1, rivals, found)
 
 

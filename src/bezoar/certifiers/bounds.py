@@ -145,6 +145,6 @@ def _require_pixels(images: Tensor) -> None:
     outside = images[~((images >= 0) & (images <= 1))]
     if len(outside):
         raise DataError(
-            f"{len(outside)} values of the images are outside [0, 1], the first is {float(outside[0]):.6g}; certificates "
-            "are of images with values in [0, 1]"
+            f"{len(outside)} values of the images are outside [0, 1], the first is {float(outside[0]):.6g}; "
+            "certificates are of images with values in [0, 1]"
         )
