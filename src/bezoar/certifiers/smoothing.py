@@ -27,11 +27,12 @@ ABSTAIN = -1
 
 @register("smoothing", paper="arXiv:1902.02918")
 class Smoothing(Certifier):
-    """CERTIFY of Cohen, Rosenfeld & Kolter (ICML 2019), on the smoothed classifier g of a model f.
+    """Votes over noisy copies vouch for an answer within a radius in L2 (Cohen, Rosenfeld & Kolter, ICML 2019).
 
-    g(x) is the class that f answers most often for x + N(0, sigma^2 I). `selection` noisy copies choose it, and `draws`
-    fresh ones bound its probability from below (Clopper and Pearson, one-sided, at `alpha`). If that bound p is above
-    a half, no change of the image by less than sigma * Phi^-1(p) in L2 alters what g answers; else it abstains.
+    What is certified is the smoothed classifier g of a model f, by the paper's CERTIFY. g(x) is the class that f
+    answers most often for x + N(0, sigma^2 I). `selection` noisy copies choose it, and `draws` fresh ones bound its
+    probability from below (Clopper and Pearson, one-sided, at `alpha`). If that bound p is above a half, no change of
+    the image by less than sigma * Phi^-1(p) in L2 alters what g answers; else it abstains.
 
     A certificate is wrong with probability `alpha` at most, each for itself: of N certificates alpha * N may be wrong.
     It is about g, so a deployment has to answer by votes too (`predict`), and about real numbers: rounding in the
