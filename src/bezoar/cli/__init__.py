@@ -23,7 +23,7 @@ STOPPED = "bezoar: stopped; what is finished is kept, and the same command goes 
 
 
 class _Terminated(BaseException):
-    """Somebody asks the command to end (SIGTERM); as with Ctrl-C it is no `Exception`, which a game's row would keep."""
+    """Somebody asks the command to end (SIGTERM); as with Ctrl-C no game takes it for a failure of its own."""
 
 
 def _terminate(*_: object) -> None:
