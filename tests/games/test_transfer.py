@@ -35,7 +35,7 @@ CLASSES = ("cat", "frog", "ship")
 ROOT = Path(__file__).parents[2]
 DIGITS: dict[str, Any] = {
     "kind": "transfer",
-    "data": {"kind": "digits_in_the_wild", "train": 1900, "test": 200},
+    "data": {"kind": "digits_in_the_wild", "train": 2300, "test": 200},
     "attack": {
         "kind": "convex_polytope",
         "substitutes": ["small_resnet"],
@@ -44,8 +44,8 @@ DIGITS: dict[str, Any] = {
         "epsilon": 0.4,
     },
     "architecture": "small_resnet",
-    "trainer": {**WORLD["trainer"], "epochs": 6},
-    "pretraining": 120,
+    "trainer": {**WORLD["trainer"], "epochs": 4},
+    "pretraining": 180,
     "fine_tuning": 10,
     "targets": 6,
     "every": 10,
@@ -410,9 +410,9 @@ def test_a_game_that_cannot_be_played_is_refused_when_it_is_read(settings: dict[
 
 
 def test_a_class_with_too_few_images_is_named() -> None:
-    labels = torch.arange(1300) % 10
+    labels = torch.arange(1900) % 10
     with pytest.raises(
-        SettingError, match=r"pretraining 120 \+ fine_tuning 10 \+ targets 6 .* class 6 has, which are 130"
+        SettingError, match=r"pretraining 180 \+ fine_tuning 10 \+ targets 6 .* class 6 has, which are 190"
     ):
         divided(labels, transfer())
     with pytest.raises(SettingError, match="target_class: 9 is no class; there are 3"):
