@@ -10,6 +10,7 @@ import math
 import time
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,10 +19,27 @@ from bezoar.games.game import Game
 from bezoar.games.referee import Referee
 from bezoar.games.robustness import Robustness
 from bezoar.rows import Results, Row, provenance
-from bezoar.tuning import FOLDS, require_searchable, tuned
+from bezoar.tuning import FOLDS, Search, require_searchable, tuned
 
 
-def resolve(games: Sequence[Game], wanted: bool, referee: Referee) -> list[Game]:
+@dataclass(frozen=True)
+class Resolved:
+    """Games as they are to be played.
+
+    Attributes:
+        games: with the settings that a search has found, if one was asked for.
+        searches: what was searched, one for each game; empty without a search.
+    """
+
+    games: list[Game]
+    searches: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+    def told(self, row: Row, number: int) -> Row:
+        """The row of a game, which says under `tuned` what was searched for it; its address does not depend on that."""
+        return {**row, "tuned": self.searches[number]} if self.searches else row
+
+
+def resolve(games: Sequence[Game], wanted: bool, referee: Referee) -> Resolved:
     """The games of a settings file, their repairers with the settings that ``tuned: true`` asks for.
 
     Games that differ in attack, target, poison rate or seed alone share one search, through the store.
@@ -30,8 +48,23 @@ def resolve(games: Sequence[Game], wanted: bool, referee: Referee) -> list[Game]
         SettingError: a game has no repairer to tune.
     """
     if not wanted:
-        return list(games)
-    return [game.replace(repairer=tuned(game, referee).repairer) for game in require_tunable(games)]
+        return Resolved(list(games))
+    tunable = require_tunable(games)
+    found = [tuned(game, referee) for game in tunable]
+    played = [game.replace(repairer=search.repairer) for game, search in zip(tunable, found, strict=True)]
+    return Resolved(list[Game](played), [_facts(search) for search in found])
+
+
+def _facts(search: Search) -> dict[str, Any]:
+    """What a row says of a search: what was tried, and what the given settings (trial 0) and the found ones did."""
+    given, winner = search.trials[0], search.winner
+    return {
+        "searched": {name: [tried.low, tried.high] for name, tried in search.repairer.ranges.items()},
+        "trials": len(search.trials),
+        "folds": search.folds,
+        "given": {"settings": given.settings, **vars(given.best)},
+        "found": {"number": winner.number, "settings": winner.settings, **vars(winner.best)},
+    }
 
 
 def require_tunable(games: Sequence[Game]) -> list[Robustness]:
@@ -155,7 +188,7 @@ def failed(game: Game, referee: Referee, error: str) -> Row:
 
 
 def sweep(
-    games: Sequence[Game],
+    games: Sequence[Game] | Resolved,
     referee: Referee,
     results: Results,
     *,
@@ -170,9 +203,11 @@ def sweep(
     Raises:
         StoreError: the store or the file of results cannot be written.
     """
-    queue = Queue(games, referee, results)
+    resolved = games if isinstance(games, Resolved) else Resolved(list(games))
+    queue = Queue(resolved.games, referee, results)
+    places = {address: number for number, address in enumerate(queue.addresses)}
     for row in (engine or Serial()).play(queue, referee, watcher or Unwatched()):
-        results.add(row)
+        results.add(resolved.told(row, places[row["address"]]))
     return [results.rows[address] for address in queue.addresses]
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -160,6 +162,7 @@ def _ray(crew: Crew) -> Generator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves this machine unasked
     import ray  # noqa: PLC0415 - an extra
 
+    before = signal.getsignal(signal.SIGTERM)
     try:
         if crew.address is None:
             ray.init(
@@ -177,6 +180,8 @@ def _ray(crew: Crew) -> Generator[Any]:
     except (OSError, ValueError, RuntimeError) as error:
         where = "Ray cannot be started here" if crew.address is None else f"no Ray answers at {crew.address!r}"
         raise SettingError(f"workers: {where} ({' '.join(str(error).split())})") from None
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray's handlers print a stack trace
     with redirect_stdout(sys.stderr):  # Ray says on stdout that a worker died, and only results belong there
         try:
             yield ray

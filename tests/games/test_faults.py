@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
-from world import ROBUSTNESS, WORLD
+from world import CLEANSE, ROBUSTNESS, UNLEARNING, WORLD
 
 from bezoar.component import build
 from bezoar.errors import StoreError, StoreWarning
@@ -29,7 +29,7 @@ from bezoar.sweep import sweep
 
 def command(path: Path, rows: Path) -> list[str]:
     script = (
-        "import sys, torch; torch.set_num_threads(2); from bezoar.cli import main;"
+        "import sys, torch; torch.set_num_threads(1); from bezoar.cli import main;"
         f"sys.argv = ['bezoar', 'sweep', {str(path)!r}, '--results', {str(rows)!r}, '--json']; main()"
     )
     return [sys.executable, "-c", script]
@@ -39,44 +39,50 @@ def without_time(row: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in row.items() if name not in ("seconds", "provenance")}
 
 
+SMALL = {"data": {**WORLD["data"], "train": 400}, "trainer": {**WORLD["trainer"], "epochs": 1}}
+REPAIRER = {**UNLEARNING, "steps": 4, "detector": {**CLEANSE, "steps": 8}}
+WHOLE = {**ROBUSTNESS, **SMALL, "repairer": REPAIRER, "grid": {"seed": [7]}}
+
+
+def finished(path: Path, home: Path) -> list[dict[str, object]]:
+    """The rows of a sweep in a process of its own that ends by itself."""
+    environment = {**os.environ, "BEZOAR_HOME": str(home)}
+    words = command(path, home.with_suffix(".jsonl"))
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    return [without_time(row) for row in json.loads(done.stdout)["rows"]]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
+    """The rows of the sweep that is killed elsewhere."""
+    path = tmp_path_factory.mktemp("whole") / "sweep.yaml"
+    path.write_text(yaml.safe_dump(WHOLE))
+    return finished(path, path.with_name("home"))
+
+
 @pytest.mark.parametrize("stage", ["train", "repair"])
-def test_after_kill_9_the_same_command_finishes_with_the_same_result(stage: str, tmp_path: Path, home: Path) -> None:
+def test_after_kill_9_the_same_command_finishes_with_the_same_result(
+    stage: str, whole: list[dict[str, object]], tmp_path: Path
+) -> None:
     """The stages made before the kill are found again: only the one in flight is redone."""
-    path = tmp_path / "sweep.yaml"
-    small = {"data": {**WORLD["data"], "train": 800}, "trainer": {**WORLD["trainer"], "epochs": 1}}
-    path.write_text(yaml.safe_dump({**ROBUSTNESS, **small, "grid": {"seed": [7]}}))
-    homes = {name: tmp_path / name for name in ("killed", "whole")}
-    undisturbed = subprocess.run(
-        command(path, tmp_path / "whole.jsonl"),
-        env={**os.environ, "BEZOAR_HOME": str(homes["whole"])},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    path, home = tmp_path / "sweep.yaml", tmp_path / "killed"
+    path.write_text(yaml.safe_dump(WHOLE))
     run = subprocess.Popen(
-        command(path, tmp_path / "killed.jsonl"),
-        env={**os.environ, "BEZOAR_HOME": str(homes["killed"])},
+        command(path, home.with_suffix(".jsonl")),
+        env={**os.environ, "BEZOAR_HOME": str(home)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     before = {"train": 2, "repair": 4}[stage]  # data and poison; then both models
     deadline = time.monotonic() + 120
-    while len(made(homes["killed"])) < before and time.monotonic() < deadline and run.poll() is None:
+    while len(made(home)) < before and time.monotonic() < deadline and run.poll() is None:
         time.sleep(0.02)
     run.send_signal(signal.SIGKILL)
     run.wait()
-    survivors = made(homes["killed"])
+    survivors = made(home)
     assert len(survivors) >= before
-    again = subprocess.run(
-        command(path, tmp_path / "killed.jsonl"),
-        env={**os.environ, "BEZOAR_HOME": str(homes["killed"])},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    rows = [json.loads(text.stdout)["rows"] for text in (again, undisturbed)]
-    assert [without_time(row) for row in rows[0]] == [without_time(row) for row in rows[1]]
-    kept = made(homes["killed"])
+    assert finished(path, home) == whole
+    kept = made(home)
     assert all(kept[folder] == when for folder, when in survivors.items()), "a finished stage was made again"
 
 
@@ -85,19 +91,26 @@ def made(home: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in (home / "store").glob("??/*/facts.json")}
 
 
-def in_process(home: Path, threads: int = 2) -> list[dict[str, object]]:
+def in_process(home: Path) -> list[dict[str, object]]:
     """Play a small sweep in a store and keep its rows beside it."""
-    small = {"data": {**WORLD["data"], "train": 800}, "trainer": {**WORLD["trainer"], "epochs": 1}}
-    settings = {name: value for name, value in {**ROBUSTNESS, **small}.items() if name != "game"}
+    settings = {name: value for name, value in {**ROBUSTNESS, **SMALL}.items() if name != "game"}
+    settings |= {"repairer": {"kind": "weight_decay", "steps": 4, "batch_size": 16}, "every": 2}
     games = [build(Game, {**settings, "kind": "robustness", "seed": seed}) for seed in (7, 8)]
-    torch.set_num_threads(threads)
     return [without_time(row) for row in sweep(games, Referee(Store(home)), Results(home / "rows.jsonl"))]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
-    """The rows of a sweep that nothing befell."""
-    return in_process(tmp_path_factory.mktemp("undisturbed"))
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a sweep was played that nothing befell; only copies of it are touched."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    in_process(home)
+    return home
+
+
+@pytest.fixture
+def undisturbed(calm: Path) -> list[dict[str, object]]:
+    """The rows of that sweep."""
+    return [without_time(row) for row in Results(calm / "rows.jsonl").rows.values()]
 
 
 @contextmanager
@@ -115,9 +128,7 @@ def test_a_full_disk_ends_a_sweep_with_a_message_and_with_room_it_finishes(
     undisturbed: list[dict[str, object]], tmp_path: Path
 ) -> None:
     """Data and poison fit, the first model does not: what was made stays, and nothing half-written is left."""
-    Referee(Store(tmp_path)).splits(
-        build(Game, {**WORLD, "kind": "robustness", "data": {**WORLD["data"], "train": 800}}).data
-    )
+    Referee(Store(tmp_path)).splits(build(Game, {**WORLD, "kind": "robustness", "data": SMALL["data"]}).data)
     with full_disk(400_000), pytest.raises(StoreError, match=r"cannot write the stage 'train'.*free some space"):
         in_process(tmp_path)
     assert not (tmp_path / "rows.jsonl").exists()
@@ -130,11 +141,10 @@ def test_a_full_disk_ends_a_sweep_with_a_message_and_with_room_it_finishes(
 
 @pytest.mark.parametrize("what", ["a tensor", "a record"])
 def test_whatever_is_damaged_on_disk_is_made_again_and_the_rows_are_the_same(
-    what: str, undisturbed: list[dict[str, object]], tmp_path: Path
+    what: str, calm: Path, undisturbed: list[dict[str, object]], tmp_path: Path
 ) -> None:
     """Every entry of a finished sweep is damaged, and its rows are lost."""
-    assert in_process(tmp_path) == undisturbed
-    (tmp_path / "rows.jsonl").unlink()
+    shutil.copytree(calm / "store", tmp_path / "store")
     entries = sorted((tmp_path / "store").glob("??/*"))
     damaged = [entry for entry in entries if what == "a record" or (entry / "tensors.safetensors").is_file()]
     for entry in damaged:

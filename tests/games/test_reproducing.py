@@ -104,15 +104,21 @@ def test_table5_searches_before_it_plays_and_is_redrawn_from_its_rows(
     assert first.exit_code == 0, first.stderr
     (row,) = (json.loads(line) for line in (tmp_path / "search.jsonl").read_text().splitlines())
     chosen = row["game"]["repairer"]
+    told = row["tuned"]
+    assert told["trials"] == 2
+    assert told["found"]["settings"] == {name: chosen[name] for name in told["searched"]}, "what the search found"
+    assert told["given"]["settings"] != told["found"]["settings"] or told["found"]["number"] == 0
+    assert len(json.dumps(told)) < 1000
     monkeypatch.setattr(sweep, "tuned", lambda *_: pytest.fail("a drawing searches nothing"))
     drawn = bezoar(*words, "--draw-only").stdout
     assert "have not been played" not in drawn
     for name in ("lr", "weight_decay"):
         assert f"{chosen[name]:.3g}" in drawn
     tables = sorted(path.name for path in (tmp_path / "page" / "tables").glob("*.csv"))
-    assert len(tables) == 2
-    written = pd.read_csv(tmp_path / "page" / "tables" / tables[0])
-    assert {"searched from", "to", "printed", "found"} <= set(written.columns) or "attack" in written.columns
+    columns = [set(pd.read_csv(tmp_path / "page" / "tables" / name).columns) for name in tables]
+    assert len(columns) == 3
+    for wanted in ({"searched from", "to", "printed", "found"}, {"attack", "left (blind)"}, {"trials", "with them"}):
+        assert any(wanted <= one for one in columns)
 
 
 def test_figure8_shows_every_attack_and_plays_no_game(

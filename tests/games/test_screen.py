@@ -109,6 +109,18 @@ def test_screening_that_cannot_be_is_refused_in_one_line(
     assert answer.stdout == ""
 
 
+def test_a_share_that_names_no_row_or_all_is_refused_before_anything_is_trained(
+    bezoar: Any, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of rows is known as soon as the data are read."""
+    monkeypatch.setattr("bezoar.training.sgd.Sgd.train", lambda *_: pytest.fail("a model was trained"))
+    for share, count in (("0.004", 0), ("0.997", 120)):
+        answer = bezoar("screen", "digits_in_the_wild", "--remove", share, "data.train=120", "data.test=40")
+        assert answer.exit_code == 2
+        said = capfd.readouterr().err + answer.stderr
+        assert f"--remove: {share} of 120 rows is {count} rows; some must go and some must stay" in said
+
+
 def test_the_help_has_an_example_and_says_when_nothing_is_claimed(bezoar: Any) -> None:
     shown = " ".join(bezoar("screen", "--help").stdout.split())
     assert "Example:" in shown

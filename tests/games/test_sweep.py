@@ -29,7 +29,9 @@ def write(path: Path, content: Any) -> Path:
 
 @pytest.fixture
 def grid_file(tmp_path: Path) -> Path:
-    return write(tmp_path / "grid.yaml", {**ROBUSTNESS, "grid": {"seed": [7], "repairer.steps": [4, 8]}})
+    repairer = {"kind": "weight_decay", "batch_size": 16}
+    grid = {"seed": [7], "repairer.steps": [2, 4]}
+    return write(tmp_path / "grid.yaml", {**ROBUSTNESS, "repairer": repairer, "every": 2, "grid": grid})
 
 
 def test_a_grid_is_the_product_of_its_lists(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -17,22 +18,24 @@ from world import WORLD
 from bezoar.component import build
 from bezoar.errors import SettingError
 from bezoar.games import victims
+from bezoar.games.examining import Defence, Examined
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
+from bezoar.games.sanitizing import Ranked
 from bezoar.games.transfer import Transfer, divided
 from bezoar.games.victims import Scene, fine_tuned
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
-from bezoar.records import Dataset, Poison, as_float
+from bezoar.records import Dataset, Poison, Trusted, as_float
 from bezoar.reproduce.experiments import ZHU
-from bezoar.roles import Architecture
+from bezoar.roles import Architecture, Repairer
 from bezoar.seed import Seed
 
 CLASSES = ("cat", "frog", "ship")
 ROOT = Path(__file__).parents[2]
 DIGITS: dict[str, Any] = {
     "kind": "transfer",
-    "data": {"kind": "digits_in_the_wild", "train": 2600, "test": 300},
+    "data": {"kind": "digits_in_the_wild", "train": 2300, "test": 200},
     "attack": {
         "kind": "convex_polytope",
         "substitutes": ["small_resnet"],
@@ -41,7 +44,7 @@ DIGITS: dict[str, Any] = {
         "epsilon": 0.4,
     },
     "architecture": "small_resnet",
-    "trainer": {**WORLD["trainer"], "epochs": 6},
+    "trainer": {**WORLD["trainer"], "epochs": 4},
     "pretraining": 180,
     "fine_tuning": 10,
     "targets": 6,
@@ -72,6 +75,9 @@ def test_the_paper_s_split_of_cifar10_has_its_counts_and_parts_share_no_image() 
     assert len(every.unique()) == len(every)
     assert (labels[rows.targets] == 6).all()
     assert labels[tuning].bincount().tolist() == [50] * 10
+    trusted = rows.trusted(Seed(0))
+    assert len(trusted) == len(trusted.unique()) == 500
+    assert not set(trusted.tolist()) & set(every.tolist()), "a defender's images serve nothing else"
     frogs = (labels == 6).nonzero()[:, 0]
     assert rows.targets.equal(frogs[4850:4900])
     assert tuning[labels[tuning] == 6].equal(frogs[4800:4850])
@@ -286,9 +292,18 @@ def test_every_victim_is_shown_as_it_answers(how: victims.Transferred) -> None:
 
 
 def test_a_sanitizer_ranks_the_rows_of_every_victim_and_it_is_tuned_again(
-    referee: Referee, result: dict[str, Any]
+    referee: Referee, result: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = transfer(sanitizer="deep_knn", removed=0.1).play(referee)
+    visits: list[Any] = []
+
+    def spy(*rest: Any, visit: Any = None) -> Any:
+        visits.append(type(visit))
+        return fine_tuned(*rest, visit=visit)
+
+    monkeypatch.setattr("bezoar.games.transfer.fine_tuned", spy)
+    found = transfer(sanitizer="deep_knn", removed=0.1, detector="last_layer", examined=1, trusted=20).play(referee)
+    assert visits == [Ranked, Examined], "victims are examined as they are after the sanitizer"
+    assert len(found["inspected"]["poisoned"]) == 1
     assert {name: found[name] for name in ("success", "targets")} == {
         name: result[name] for name in ("success", "targets")
     }
@@ -299,6 +314,84 @@ def test_a_sanitizer_ranks_the_rows_of_every_victim_and_it_is_tuned_again(
     assert rows == pytest.approx(10), "of five poisons and 95 clean rows"
     assert 0 <= told["auc"]["value"] <= 1
     assert told["success"]["n"] == 6
+
+
+class Blunt(Repairer):
+    """It undoes everything: after one step every image is a cat."""
+
+    kind: ClassVar[str] = "blunt"
+    revision: ClassVar[int] = 1
+
+    @property
+    def length(self) -> int:
+        return 1
+
+    def repair(self, suspect: Classifier, trusted: Trusted, lab: Lab, seed: Seed) -> Iterator[Classifier]:
+        del trusted, lab, seed
+        student = suspect.copy()
+        with torch.no_grad():
+            for value in student.head.parameters():
+                value.zero_()
+            student.head.bias[0] = 1  # type: ignore[index]
+        yield student
+
+
+@pytest.mark.parametrize("how", ["linear", "end_to_end"])
+@pytest.mark.parametrize("budget", [0.0, 1.0])
+def test_a_repair_counts_as_far_as_the_accuracy_budget_allows(how: victims.Transferred, budget: float) -> None:
+    """Second route: the answers of the victims themselves before it, and those of a model that knows cats alone."""
+    here = scene()
+    defence = Defence(Blunt(), None, Trusted.of(here.clean), 2, budget, 1)
+    examined = Examined(here, defence, Lab(), Seed(4))
+    found = fine_tuned(here, how, 8, Lab(), Seed(1), visit=examined)
+    told = examined.facts()["repaired"]
+    hits, right = (found.predicted[:2] == 2).float().mean(), found.right[:2].float().mean(1)
+    assert told["before"]["attack_success"]["value"] == pytest.approx(float(hits))
+    assert told["before"]["attack_success"]["n"] == 2
+    assert told["base_rate"]["before"]["value"] == pytest.approx(float((found.natural[:2] == 2).float().mean()))
+    cats = float((here.test.labels == 0).float().mean())
+    for one, known in zip(told["targets"], right.tolist(), strict=True):
+        assert one["before"]["clean_accuracy"]["value"] == pytest.approx(known)
+        lost = known - cats
+        assert one["final"]["step"] == (1 if lost <= budget else 0)
+        assert one["final"]["lost"]["value"] == pytest.approx(lost if lost <= budget else 0, abs=1e-6)
+    steps = [one["final"]["step"] for one in told["targets"]]
+    left = [int(hit) for hit, step in zip(found.predicted[:2] == 2, steps, strict=True) if not step]
+    assert told["final"]["attack_success"]["value"] == pytest.approx(sum(left) / 2)
+    if budget == 1:
+        assert (steps, told["base_rate"]["final"]["value"]) == ([1, 1], 0)
+
+
+def test_victims_are_repaired_and_inspected_and_nothing_else_changes(referee: Referee, result: dict[str, Any]) -> None:
+    repairer = {"kind": "weight_decay", "steps": 2, "batch_size": 16}
+    game = transfer(repairer=repairer, detector="last_layer", examined=3, trusted=40, repair_every=1)
+    assert transfer().identity().keys().isdisjoint({"repairer", "detector", "trusted", "examined", "budget"})
+    assert game.trainings() == transfer().trainings()
+    found = game.play(referee)
+    assert {name: found[name] for name in result} == result
+    repaired, inspected = found["repaired"], found["inspected"]
+    hits = [one["predicted"] == 8 for one in found["targets"][:3]]
+    assert repaired["before"]["attack_success"]["value"] == pytest.approx(sum(hits) / 3)
+    assert repaired["before"]["lost"]["value"] == 0
+    assert repaired["oracle"]["attack_success"]["value"] <= repaired["before"]["attack_success"]["value"]
+    assert all(one["final"]["lost"]["value"] <= 0.02 for one in repaired["targets"])
+    scores, (clean,) = [one["score"] for one in inspected["poisoned"]], inspected["clean"]
+    assert len(scores) == 3
+    above = sum((score > clean["score"]) + (score == clean["score"]) / 2 for score in scores) / 3
+    assert (inspected["auc"]["value"], inspected["auc"]["n"]) == (pytest.approx(above), 4)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_more_trusted_images_than_are_left_are_refused_before_anything_is_trained(
+    referee: Referee, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bezoar.training.sgd.Sgd.train", lambda *_: pytest.fail("a model was trained"))
+    with pytest.raises(
+        SettingError, match=r"trusted: 5000 are more images than .* leave, which are \d+; ask for fewer"
+    ):
+        transfer(detector="last_layer", trusted=5000, seed=1).play(referee)
+    with pytest.raises(SettingError, match=r"removed: 0\.001 of 100 rows is 0 rows"):
+        transfer(sanitizer="deep_knn", removed=0.001, seed=1).play(referee)
 
 
 @pytest.mark.parametrize(

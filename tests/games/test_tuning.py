@@ -56,7 +56,9 @@ def test_tuned_games_of_all_attacks_and_seeds_share_one_winner(
     grid = {"seed": [7, 8], "attack": [{"kind": "badnets", "poisons": 20}, {"kind": "wanet", "poisons": 9}]}
     described = read_settings(write(tmp_path / "sweep.yaml", {**SMALL, "tuned": True, "grid": grid}))
     assert described.tuned
-    games = resolve(plan(described), described.tuned, referee)
+    resolved = resolve(plan(described), described.tuned, referee)
+    games = resolved.games
+    assert len({json.dumps(told) for told in resolved.searches}) == 1
     repairers = {json.dumps(game.describe()["repairer"]) for game in games}
     assert (len(games), len(repairers)) == (4, 1)
     assert sorted(game.describe()["attack"]["kind"] for game in games) == ["badnets", "badnets", "wanet", "wanet"]

@@ -42,6 +42,7 @@ SMALL: dict[str, Any] = {
     "folds": 2,
 }
 SEEDS = (0, 1, 2, 3)
+TWO = ("--workers", "2", "--threads", "1")
 GAMES = [build(Game, {**SMALL, "seed": seed}) for seed in SEEDS]
 
 
@@ -181,7 +182,7 @@ def test_after_kill_9_of_the_driver_nobody_works_on_and_the_same_command_finishe
     alone: list[Row], settings: Path, tmp_path: Path
 ) -> None:
     home, rows = tmp_path / "home", tmp_path / "rows.jsonl"
-    words = command(settings, rows, "--workers", "2", "--threads", "1")
+    words = command(settings, rows, *TWO)
     run = Run(words, home)
     run.wait_for_row(rows)
     run.process.kill()
@@ -194,20 +195,24 @@ def test_after_kill_9_of_the_driver_nobody_works_on_and_the_same_command_finishe
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
-@pytest.mark.parametrize("more", [(), ("--workers", "2")])
-def test_ctrl_c_stops_with_one_message_and_nobody_works_on(
-    more: tuple[str, ...], settings: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("sent", "more"),
+    [(signal.SIGINT, TWO), (signal.SIGTERM, ()), (signal.SIGTERM, TWO)],
+    ids=["ctrl_c-workers", "sigterm", "sigterm-workers"],
+)
+def test_a_sweep_that_is_told_to_stop_says_so_in_one_message_and_nobody_works_on(
+    sent: signal.Signals, more: tuple[str, ...], settings: Path, tmp_path: Path
 ) -> None:
-    """As a terminal does it: the signal goes to every process of the group."""
+    """Ctrl-C as a terminal does it, to every process of the group; SIGTERM to the driver alone."""
     home, rows = tmp_path / "home", tmp_path / "rows.jsonl"
     run = Run(command(settings, rows, *more), home)
     run.wait_for_row(rows)
-    os.killpg(run.process.pid, signal.SIGINT)
-    printed = run.end(130)
+    (os.killpg if sent == signal.SIGINT else os.kill)(run.process.pid, sent)
+    printed = run.end(128 + sent)
     assert printed.stdout == ""
-    last = printed.stderr.splitlines()[-1]
+    *lines, last = printed.stderr.splitlines()
     assert last == "bezoar: stopped; what is finished is kept, and the same command goes on from there"
-    assert "Traceback" not in printed.stderr
+    assert [line for line in lines if " of 4  robustness" not in line] == [], "it says more than its progress"
     assert none_left(home), of_home(home)
 
 

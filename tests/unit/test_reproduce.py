@@ -265,3 +265,17 @@ def test_table5_holds_every_searched_setting_beside_the_printed_one(paper: Paper
         "fine_pruning", "badnets",
     ]  # fmt: skip
     assert table5([], paper, False).sections == []
+
+
+def test_table5_says_what_each_search_saw_where_its_row_does(paper: Paper) -> None:
+    """Rows of older versions do not; one search serves many attacks, and has one line."""
+    old, new, again = (repair(attack, 0.3, "fine_pruning", 500) for attack in (*[badnets(200)] * 2, badnets(100)))
+    for row in (old, new, again):
+        row["game"]["repairer"] = {"kind": "fine_pruning@1", "lr": 0.0123456, "rate": 0.77}
+    given = {"settings": {"lr": 0.001, "rate": 0.96}, "step": 3, "success": 0.8, "lost": 0.01}
+    found = {"number": 7, "settings": {"lr": 0.01, "rate": 0.77}, "step": 4, "success": 0.25, "lost": 0.015}
+    new["tuned"] = again["tuned"] = {"searched": {}, "trials": 20, "folds": 3, "given": given, "found": found}
+    assert len(table5([old], paper, False).sections) == 2
+    seen = table5([old, new, again], paper, False).sections[2].table
+    assert seen is not None
+    assert seen.rows == [["fine_pruning", 20, 0.8, 0.25, 0.015]]

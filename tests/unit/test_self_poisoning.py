@@ -234,4 +234,4 @@ def test_what_cannot_be_searched_is_said(game: Robustness, tmp_path: Any):
         search(toy.suspect(), trusted(), REPAIRER, Lab(), Seed(0), folds=1)
     with pytest.raises(SettingError, match="tuned: this game has no repairer"):
         tuned(game.replace(repairer=None), Referee(Store(tmp_path)))
-    assert resolve([game], False, Referee(Store(tmp_path))) == [game]
+    assert resolve([game], False, Referee(Store(tmp_path))).games == [game]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -15,20 +19,50 @@ from bezoar.cli.playing import playing
 from bezoar.cli.storing import store
 from bezoar.errors import BezoarError, StoreWarning
 
+STOPPED = "bezoar: stopped; what is finished is kept, and the same command goes on from there\n"
+
+
+class _Terminated(BaseException):
+    """Somebody asks the command to end (SIGTERM); as with Ctrl-C no game takes it for a failure of its own."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
+@contextmanager
+def _terminable() -> Generator[None]:
+    """SIGTERM ends what runs inside as Ctrl-C does, so that no worker is left behind; afterwards it is as before."""
+    if threading.current_thread() is not threading.main_thread():  # no other may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
 
 class _Commands(TyperGroup):
-    """Commands whose errors are one message on stderr and exit status 2, never a traceback; Ctrl-C is 130."""
+    """Commands whose errors are one message on stderr and exit status 2, never a traceback.
+
+    Ctrl-C is one message and status 130, SIGTERM one and 143.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
-            return super().invoke(ctx)
+            with _terminable():
+                return super().invoke(ctx)
         except BezoarError as error:
             sys.stderr.write(f"bezoar: {error}\n")
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            sys.stderr.write("bezoar: stopped; what is finished is kept, and the same command goes on from there\n")
+            sys.stderr.write(STOPPED)
             raise typer.Exit(130) from None
+        except _Terminated:
+            sys.stderr.write(STOPPED)
+            raise typer.Exit(143) from None
 
 
 app = typer.Typer(

@@ -41,7 +41,7 @@ def reproduce(
     described = {sweep: settings_of(sweep, preset, folder) for sweep in experiment.sweeps if experiment.draw}
     files = {sweep: Results(where / f"{sweep}.jsonl") for sweep in described}
     if dry_run:
-        planned = {name: games_to_play(one, [], referee, dry_run=True) for name, one in described.items()}
+        planned = {name: games_to_play(one, [], referee, dry_run=True).games for name, one in described.items()}
         missing = [game for sweep, few in planned.items() for game in Queue(few, referee, files[sweep]).left.values()]
         known = [row for kept in files.values() for row in kept.rows.values()]
         document = plan_of([game for few in planned.values() for game in few], missing, referee, known, where)

@@ -41,8 +41,8 @@ def run(
     """Play one game, print its row, and write it with a page if there is a folder for them."""
     referee = make_referee(device, data)
     wanted = read_settings(source, preset).tuned
-    (game,) = resolve([read_game(source, preset=preset, changes=changes)], wanted, referee)
-    row = play(game, referee)
+    resolved = resolve([read_game(source, preset=preset, changes=changes)], wanted, referee)
+    row = resolved.told(play(resolved.games[0], referee), 0)
     if out is not None:
         write_json(out / "result.json", row)
         results_page(out / "report.html", [row])

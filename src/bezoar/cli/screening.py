@@ -17,6 +17,7 @@ from bezoar.data.export import copy_chosen, require_free, write_chosen
 from bezoar.data.folder import Folder, image_files, read_folder
 from bezoar.errors import SettingError
 from bezoar.games.referee import Made, Recipe, Referee
+from bezoar.games.sanitizing import how_many
 from bezoar.measure.predictions import clean_accuracy
 from bezoar.models.classifier import Classifier
 from bezoar.records import Dataset, Estimate
@@ -98,6 +99,7 @@ def screen(
     if loaded is not None and (loaded.shape != rows.data.shape or loaded.model.classes != rows.data.classes):
         raise SettingError(f"--model: {own.path if own else ''} takes other images or classes than {source} has")
     trusted = None if folder is None else read_folder(folder, rows.data.shape[1], rows.data.classes)
+    how_many(wanted.removed, len(rows.data) + (0 if trusted is None else len(trusted)), name="--remove")
     victim = _train(rows, trusted, folder, recipe, referee, Seed(seed)) if loaded is None else loaded.model
     found = find(victim, rows.data, trusted, sanitizer, referee.lab, Seed(seed), removed=wanted.removed)
     accuracy = clean_accuracy(victim, rows.data)

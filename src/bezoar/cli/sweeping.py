@@ -20,7 +20,7 @@ from bezoar.games.referee import Referee
 from bezoar.inventory import bytes_of_a_model, used_since
 from bezoar.plans import PACKAGED, SettingsFile, plan, read_settings
 from bezoar.rows import Results, Row
-from bezoar.sweep import Engine, Queue, Serial, expected_seconds, require_tunable, resolve
+from bezoar.sweep import Engine, Queue, Resolved, Serial, expected_seconds, require_tunable, resolve
 from bezoar.sweep import sweep as play_all
 from bezoar.workers import Crew
 
@@ -62,8 +62,8 @@ def sweep(
     games = games_to_play(described, changes, referee, dry_run=dry_run)
     kept = Results(results or Path(f"{source if source in PACKAGED else Path(source).with_suffix('')}.jsonl"))
     if dry_run:
-        missing = list(Queue(games, referee, kept).left.values())
-        document = plan_of(games, missing, referee, kept.rows.values(), kept.path)
+        missing = list(Queue(games.games, referee, kept).left.values())
+        document = plan_of(games.games, missing, referee, kept.rows.values(), kept.path)
         print_plan({**document, "tuned": described.tuned}, as_json=as_json)
         return
     started = time.time()
@@ -81,19 +81,17 @@ def sweep(
         stdout.print(f"{len(used):,} entries of the store took part, {in_bytes(size)}.", highlight=False)
 
 
-def games_to_play(
-    described: SettingsFile, changes: Sequence[str], referee: Referee, *, dry_run: bool
-) -> Sequence[Game]:
+def games_to_play(described: SettingsFile, changes: Sequence[str], referee: Referee, *, dry_run: bool) -> Resolved:
     """The games of a settings file; a plan of them shall not wait for the search that it may ask for."""
     games = plan(described, changes)
     if not dry_run:
         return resolve(games, described.tuned, referee)
-    return require_tunable(games) if described.tuned else games
+    return Resolved(list[Game](require_tunable(games)) if described.tuned else games)
 
 
-def watched(games: Sequence[Game], referee: Referee, kept: Results, engine: Engine, bars: Bars) -> list[Row]:
+def watched(games: Resolved, referee: Referee, kept: Results, engine: Engine, bars: Bars) -> list[Row]:
     """Play games under the eyes of the person at the terminal; the rows of all of them, in order."""
-    board = Scoreboard(len(Queue(games, referee, kept).left))
+    board = Scoreboard(len(Queue(games.games, referee, kept).left))
     with bars.shown(board):
         return play_all(games, referee, kept, engine=engine, watcher=board)
 

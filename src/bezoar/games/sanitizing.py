@@ -97,10 +97,19 @@ def most_suspicious(scores: Float[Tensor, "n"], share: float, seed: Seed) -> Int
     Raises:
         SettingError: these are none, or all.
     """
-    count = round(share * len(scores))
-    if not 0 < count < len(scores):
-        raise SettingError(f"removed: {share:g} of {len(scores)} rows is {count} rows; some must go and some must stay")
-    return ranking(scores, seed)[:count]
+    return ranking(scores, seed)[: how_many(share, len(scores))]
+
+
+def how_many(share: float, rows: int, *, name: str = "removed") -> int:
+    """round(share n) of n rows; `name` is what the user calls the share.
+
+    Raises:
+        SettingError: these are none, or all.
+    """
+    count = round(share * rows)
+    if not 0 < count < rows:
+        raise SettingError(f"{name}: {share:g} of {rows} rows is {count} rows; some must go and some must stay")
+    return count
 
 
 def ranking(scores: Float[Tensor, "n"], seed: Seed) -> Int64[Tensor, "n"]:

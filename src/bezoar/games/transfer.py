@@ -15,15 +15,16 @@ from bezoar.attacks.feature_collision import collision
 from bezoar.component import Component, Settings, canonical, digest, register
 from bezoar.errors import SettingError
 from bezoar.games.crafting import Crafts, craft
+from bezoar.games.examining import Defence, Examined
 from bezoar.games.game import Game
 from bezoar.games.referee import Made, Recipe, Referee
-from bezoar.games.sanitizing import Ranked
+from bezoar.games.sanitizing import Ranked, how_many
 from bezoar.games.victims import Scene, Transferred, features_of, fine_tuned
 from bezoar.measure.estimates import mean, proportion
 from bezoar.measure.predictions import clean_accuracy
 from bezoar.models.classifier import frozen
-from bezoar.records import as_float
-from bezoar.roles import Architecture, Sanitizer, Splits, TargetedPoisoning
+from bezoar.records import Trusted, as_float
+from bezoar.roles import Architecture, Detector, Repairer, Sanitizer, Splits, TargetedPoisoning
 from bezoar.seed import Seed
 
 Share = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
@@ -51,9 +52,16 @@ class Transfer(Game):
             attack does not learn of it.
         sanitizer, removed: who ranks each victim's rows by that victim's features, and what share of them goes before
             it is fine-tuned once more, on the rest.
+        repairer, detector: who repairs victims, or tells them from one without poisons (`Examined`): those of the first
+            `examined` targets, as they are after a sanitizer.
+        trusted: clean images for these two, of the data that serve nothing else: no network has seen them.
+        budget, repair_every: of clean accuracy that a repair may cost, and at every so many of its steps the referee
+            looks.
     """
 
-    added: ClassVar[frozenset[str]] = frozenset({"sanitizer", "removed", "victim"})
+    added: ClassVar[frozenset[str]] = frozenset(
+        {"sanitizer", "removed", "victim", "repairer", "detector", "trusted", "examined", "budget", "repair_every"}
+    )
 
     attack: TargetedPoisoning
     transfer: Transferred = "linear"
@@ -68,6 +76,12 @@ class Transfer(Game):
     sanitizer: Sanitizer | None = None
     removed: Annotated[float, Field(gt=0, lt=1)] = 0.05
     victim: Literal["own", "substitute"] = "own"
+    repairer: Repairer | None = None
+    detector: Detector | None = None
+    trusted: Annotated[int, Field(ge=2)] = 500
+    examined: Annotated[int, Field(ge=1)] = 5
+    budget: Annotated[float, Field(ge=0, le=1)] = 0.02
+    repair_every: Annotated[int, Field(ge=1)] = 50
 
     @model_validator(mode="after")
     def _shares_hold_images(self) -> Transfer:
@@ -96,6 +110,9 @@ class Transfer(Game):
         """Pre-train, craft, fine-tune, measure."""
         seed, data = Seed(self.seed), referee.splits(self.data)
         rows = divided(data.value.train.labels, self)
+        trusted = rows.trusted(seed / "trusted") if self._examines else None
+        if self.sanitizer is not None:
+            how_many(self.removed, len(rows.fine_tuning))
         tuning = self._part(data, rows.fine_tuning, "fine_tuning")
         targets = Made(data.value.train.take(rows.targets), digest(rows.targets.tolist()))
         learnt = self._part(data, rows.pretraining(self.substitute_data), f"pretraining/{self.substitute_data}")
@@ -113,15 +130,28 @@ class Transfer(Game):
         test = data.value.test
         scene = Scene(victim.value, tuning.value.train, made.value.last, targets.value, test, self.attack.intended)
         stream = seed / "fine_tuning"
+        defence = None if trusted is None else self._defence(Trusted.of(data.value.train.take(trusted)))
 
         def compute() -> dict[str, Any]:
-            return self._measured(scene, made.value, rows.targets, referee, stream)
+            return self._measured(scene, made.value, rows.targets, referee, stream, defence=defence)
 
         players: dict[str, Component] = {} if self.sanitizer is None else {"sanitizer": self.sanitizer}
         plain: Settings = {"transfer": self.transfer, "epochs": self.epochs, "intended": self.attack.intended}
         plain |= {} if self.sanitizer is None else {"removed": self.removed}
         inputs = {"victim": victim.address, "poisons": made.address}
+        if defence is not None and trusted is not None:
+            players |= defence.players()
+            plain |= defence.plain()
+            inputs["trusted"] = digest({"data": data.address, "rows": trusted.tolist()})
         return referee.measured("transfer", players, plain, inputs, stream, compute)
+
+    @property
+    def _examines(self) -> bool:
+        """Whether anybody looks at victims, who needs trusted images for that."""
+        return self.repairer is not None or self.detector is not None
+
+    def _defence(self, trusted: Trusted) -> Defence:
+        return Defence(self.repairer, self.detector, trusted, self.examined, self.budget, self.repair_every)
 
     def _part(self, data: Made[Splits], rows: Int64[Tensor, "n"], name: str) -> Made[Splits]:
         """Some training rows with the test set; their address says which."""
@@ -130,11 +160,20 @@ class Transfer(Game):
         return Made(value, digest({"data": data.address, "part": name, "sizes": sizes}))
 
     def _measured(
-        self, scene: Scene, crafts: Crafts, rows: Int64[Tensor, "t"], referee: Referee, seed: Seed
+        self,
+        scene: Scene,
+        crafts: Crafts,
+        rows: Int64[Tensor, "t"],
+        referee: Referee,
+        seed: Seed,
+        *,
+        defence: Defence | None,
     ) -> dict[str, Any]:
         """What the victims have become, and how near to the targets the poisons were in the pre-trained one."""
         ranked = None if self.sanitizer is None else Ranked(scene, self.sanitizer, self.removed, referee.lab, seed)
-        found = fine_tuned(scene, self.transfer, self.epochs, referee.lab, seed, visit=ranked)
+        lab = referee.publishing(self.recipe).lab
+        examined = None if defence is None else Examined(scene, defence, lab, seed / "examined")
+        found = fine_tuned(scene, self.transfer, self.epochs, referee.lab, seed, visit=ranked or examined)
         hits, natural = found.predicted == scene.intended, found.natural == scene.intended
         poisoned = found.right[:-1].float().mean(1).tolist()
         groups = scene.test.groups
@@ -169,12 +208,16 @@ class Transfer(Game):
                 }
                 for at, step in enumerate(crafts.steps)
             ],
-            **({} if ranked is None else {"sanitized": self._sanitized(scene, ranked, referee, seed)}),
+            **({} if ranked is None else {"sanitized": self._sanitized(scene, ranked, referee, seed, examined)}),
+            **({} if examined is None else examined.facts()),
         }
 
-    def _sanitized(self, scene: Scene, ranked: Ranked, referee: Referee, seed: Seed) -> dict[str, Any]:
+    def _sanitized(
+        self, scene: Scene, ranked: Ranked, referee: Referee, seed: Seed, examined: Examined | None
+    ) -> dict[str, Any]:
         """What is left of the attack where every victim is fine-tuned again without its most suspicious rows."""
-        again = fine_tuned(replace(scene, kept=ranked.kept), self.transfer, self.epochs, referee.lab, seed)
+        cleaned = replace(scene, kept=ranked.kept)
+        again = fine_tuned(cleaned, self.transfer, self.epochs, referee.lab, seed, visit=examined)
         return {
             **ranked.facts(),
             "success": proportion(again.predicted == scene.intended, unit="targets").as_json(),
@@ -207,11 +250,27 @@ class Rows:
         first, last = game.pretraining, game.pretraining + game.fine_tuning
         self.fine_tuning = torch.cat([rows[first:last] for rows in classes]).sort().values
         self.targets = classes[game.target_class][last : last + game.targets]
+        starts = [last + game.targets * (label == game.target_class) for label in range(len(classes))]
+        self._left = torch.cat([rows[start:] for rows, start in zip(classes, starts, strict=True)])
 
     def pretraining(self, share: Share) -> Int64[Tensor, "n"]:
         """A part of every class's images for pre-training."""
         first, last = (round(part * self._game.pretraining) for part in share)
         return torch.cat([rows[first:last] for rows in self._classes]).sort().values
+
+    def trusted(self, seed: Seed) -> Int64[Tensor, "n"]:
+        """A defender's images, drawn from those that serve nothing else.
+
+        Raises:
+            SettingError: they are too few.
+        """
+        count = self._game.trusted
+        if count > len(self._left):
+            raise SettingError(
+                f"trusted: {count} are more images than pre-training, fine-tuning and targets leave, which are "
+                f"{len(self._left)}; ask for fewer, or lower pretraining"
+            )
+        return self._left[seed.permutation(len(self._left))[:count]].sort().values
 
 
 def divided(labels: Int64[Tensor, "n"], game: Transfer) -> Rows:

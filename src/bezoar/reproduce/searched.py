@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from bezoar.component import members
 from bezoar.report.groups import Robust, Row, kind_of
@@ -29,7 +29,24 @@ def table5(rows: Sequence[Row], paper: Paper, comparable: bool) -> Outcome:
         "those that the experiment gives among them. What is printed is for CIFAR-10 and 1 % trusted images."
     )
     sections = [Section("Table V", text, found), Section("What is left with them", table=left)]
+    searches = {kind_of(row["game"]["repairer"]): row["tuned"] for row in rows if "tuned" in row}
+    if searches:
+        sections.append(_seen(searches))
     return Outcome(sections if rows else [], [], [])
+
+
+def _seen(searches: Mapping[str, Row]) -> Section:
+    """What the defender saw on its own copy, by repair; rows of older versions of bezoar do not say it."""
+    lines: list[Sequence[Cell]] = [
+        [repairer, one["trials"], one["given"]["success"], one["found"]["success"], one["found"]["lost"]]
+        for repairer, one in searches.items()
+    ]
+    text = (
+        "How many of the held-out images with the defender's own trigger still lead its copy to its class: with the "
+        "settings that the experiment gives, and with those that were found, at the accuracy that these lose."
+    )
+    columns = ("repair", "trials", "with the given settings", "with them", "accuracy lost")
+    return Section("What the searches saw", text, Table(columns, lines))
 
 
 def _settings(repairer: str, row: Row, paper: Paper) -> Iterator[Sequence[Cell]]:
