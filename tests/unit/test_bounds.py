@@ -182,7 +182,7 @@ def test_bounds_of_a_tiny_network_are_those_worked_out_by_hand():
     inside = points[((points - image.view(1, 2)).abs() <= 0.2 + 1e-6).all(1)].view(-1, 1, 1, 2)
     least = float(true(model, inside, torch.zeros(len(inside), dtype=torch.int64)).detach()[:, 1].min())
     assert least == pytest.approx(0.1, abs=1e-5)
-    bound = {each: float(margins(model, image, label, 0.2, method=each)[0, 1]) for each in METHODS}
+    bound = {each: float(margins(model, image, label, 0.2, method=each).detach()[0, 1]) for each in METHODS}
     # intervals: both rectifiers are at least 0. CROWN: a in [-.2, .6] has slope 1, -a has slope 0, so 2 a + .1 at -.2
     assert bound["ibp"] == pytest.approx(0.1, abs=1e-6)
     assert bound["crown"] == pytest.approx(-0.3, abs=1e-6)
@@ -198,6 +198,8 @@ LAYERS = {
     "scale": Scale(weights(4), weights(4)),
     "convolution": Convolution(weights(6, 4, 3, 3), weights(6), (1, 1), (1, 1), (1, 1), 1),
     "strided, dilated, in groups": Convolution(weights(6, 2, 3, 2), None, (2, 3), (1, 0), (1, 2), 2),
+    "interleaved": Convolution(weights(6, 4, 4, 2), weights(6), (2, 2), (1, 1), (1, 1), 1),
+    "interleaved, with an edge left over": Convolution(weights(6, 4, 3, 3), None, (3, 3), (0, 0), (1, 1), 1),
     "1x1 with a stride": Convolution(weights(6, 4, 1, 1), weights(6), (2, 2), (0, 0), (1, 1), 1),
     "pooling": Pooling((2, 3), (2, 3), (0, 0), 6),
     "overlapping pooling": Pooling((3, 3), (2, 1), (1, 1), 9),

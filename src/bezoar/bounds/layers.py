@@ -13,6 +13,9 @@ from torch.nn import functional
 Pair = tuple[int, int]
 """Rows and columns."""
 
+FEW = 8
+"""Convolutions from fewer channels are transposed by interleaving where their kernels and strides allow it."""
+
 
 class Layer(ABC):
     """One operation on a batch: values [n, *inputs] -> [n, *outputs]."""
@@ -99,6 +102,8 @@ class Convolution(Affine):
                 coefficients, self.weight, groups=self.groups
             )
             return reached
+        if self._interleaves():
+            return self._interleaved(coefficients, shape)
         reach = [
             (coefficients.shape[2 + i] - 1) * self.stride[i]
             - 2 * self.padding[i]
@@ -110,6 +115,26 @@ class Convolution(Affine):
         return functional.conv_transpose2d(
             coefficients, self.weight, None, self.stride, self.padding, missing, self.groups, self.dilation
         )
+
+    def _interleaves(self) -> bool:
+        """Whether the transpose to few channels (an image's) can be had from one small convolution without stride."""
+        side, kernel = self.stride[0], self.weight.shape[2:]
+        fits = side == self.stride[1] > 1 and not any(length % side for length in kernel)
+        return fits and self.dilation == (1, 1) and self.groups == 1 and self.weight.shape[1] < FEW
+
+    def _interleaved(self, coefficients: Tensor, shape: torch.Size) -> Tensor:
+        """Rows and columns of each remainder by the stride are channels of their own, which are then interleaved.
+
+        For three channels it takes about half as long as torch's transposed convolution on a CPU.
+        """
+        side, (outputs, inputs, height, width) = self.stride[0], self.weight.shape
+        down, along = height // side, width // side
+        parts = self.weight.view(outputs, inputs, down, side, along, side).permute(1, 3, 5, 0, 2, 4)
+        kernel = parts.reshape(inputs * side * side, outputs, down, along).flip(2, 3)
+        whole = functional.pixel_shuffle(functional.conv2d(coefficients, kernel, padding=(down - 1, along - 1)), side)
+        top, left = self.padding
+        inside = whole[:, :, top : top + shape[1], left : left + shape[2]]
+        return functional.pad(inside, (0, shape[2] - inside.shape[3], 0, shape[1] - inside.shape[2]))
 
     def offset(self, coefficients: Tensor) -> Tensor | None:
         """What the bias adds."""

@@ -19,8 +19,8 @@ ROWS = 256
 NUMBERS = 2**25
 """Fewer at a time where the coefficients of one layer would be more numbers than this (128 MB as float32)."""
 
-NEAR = 2**21
-"""On a CPU so many images go through together that a layer's coefficients stay below this (8 MB), near its caches."""
+NEAR = 2**19
+"""On a CPU so many images go through together that a layer's coefficients stay below this (2 MB), near its caches."""
 
 BASE = 1
 """The node of the normalisation, behind which a box is still a box: nothing need be followed back to the pixels."""
