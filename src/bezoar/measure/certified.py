@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from bezoar.measure.certificates import share_within
 from bezoar.measure.estimates import mean, paired_loss, proportion
 from bezoar.records import Certificates, Estimate
 
@@ -57,7 +58,7 @@ class Reading:
         wrong answer's radius as 0 (Zhai et al., arXiv:2001.02378), `mean_radius` any answer's.
         """
         found = self.certificates
-        radius = found.radius
+        radius = found.radius.double()
         return {
             "accuracy": self.share(self.right).as_json(),
             "certified": self.share(self.certified).as_json(),
@@ -65,25 +66,20 @@ class Reading:
             "certified_wrong": self.share(self.certified & ~self.right).as_json(),
             "fallback": self.share(~self.certified).as_json(),
             "abstained": self.share(found.predicted == -1).as_json(),
-            "average_certified_radius": mean(radius.where(self.right, torch.zeros(())).tolist(), "images").as_json(),
+            "average_certified_radius": mean((radius * self.right).tolist(), "images").as_json(),
             "mean_radius": mean(radius.tolist(), "images").as_json(),
             "methods": {name: int((found.method == place).sum()) for place, name in enumerate(found.methods)},
             "curve": self.curve(largest),
         }
 
     def curve(self, largest: float) -> dict[str, list[float]]:
-        """The shares of all images that are certified, and certified and right, at every radius of a grid.
-
-        An image counts at radius r if its own is at least r and above 0: nothing is certified by a radius of 0.
-        """
+        """The shares of all images that are certified, and certified and right, at every radius of a grid."""
         radii = torch.linspace(0, largest, POINTS, dtype=torch.float64)
-        own = self.certificates.radius.double()
-        # a radius that is meant to be a point of the grid may lie a rounding error below it
-        reached = (own[:, None] >= radii[None] - 1e-9 * max(largest, 1.0)) & (own[:, None] > 0)
+        own = self.certificates.radius
         return {
             "radius": radii.tolist(),
-            "certified": reached.double().mean(0).tolist(),
-            "certified_correct": (reached & self.right[:, None]).double().mean(0).tolist(),
+            "certified": share_within(own, radii).tolist(),
+            "certified_correct": share_within(own, radii, self.right).tolist(),
         }
 
 
