@@ -53,11 +53,9 @@ class Certified:
             inner, certifier = game["certifier"], game["certifier"]
             if kind_of(certifier) in WRAPPERS:
                 inner, defence = certifier["certifier"], kind_of(certifier)
-            network = game["architecture"]
-            if kind_of(network) == "ensemble":
-                network, defence = network["architecture"], "partition ensemble"
-            trainer = game["trainer"]
-            trainer = trainer.get("trainer", trainer)
+            network, trainer = game["architecture"], game["trainer"]
+            if kind_of(trainer) == "partition_ensemble":
+                trainer, defence = trainer["trainer"], f"partition ensemble of {trainer['parts']}"
             return Certified(
                 kind_of(game["data"]),
                 kind_of(network),
