@@ -163,7 +163,7 @@ class CrownTraining(Certified):
     """CROWN-IBP (Zhang et al.): linear bounds between intervals while the ball grows, and intervals once it has.
 
     The margins are ``beta`` times those of CROWN-IBP plus ``1 - beta`` times those of intervals, and beta falls from
-    1 to `beta` with the radius. In the end all of the loss is that of the worst logits. A step costs about five times
+    1 to `beta` with the radius. In the end all of the loss is that of the worst logits. A step takes longer than
     one of `ibp` as long as beta is not 0.
     """
 
