@@ -239,15 +239,17 @@ def _default(cls: type[Component], field: str) -> Any:
 
 
 def report(paths: Sequence[Path], out: Path) -> None:
-    """Draw result rows."""
-    rows: list[dict[str, Any]] = []
+    """Draw result rows; a game that stands in several files counts once, and with its result if one of them has it."""
+    rows: dict[str, dict[str, Any]] = {}
     for path in paths:
         if not path.is_file():
             raise SettingError(f"{path}: no such file of result rows")
-        rows += _rows(path)
+        for row in _rows(path):
+            if "result" not in rows.get(row["address"], {}):
+                rows[row["address"]] = row
     if not rows:
         raise SettingError(f"{', '.join(map(str, paths))}: no result rows in there")
-    results_page(out / "report.html", rows)
+    results_page(out / "report.html", list(rows.values()))
     stdout.print(f"{len(rows)} rows: {out / 'report.html'}", highlight=False)
 
 

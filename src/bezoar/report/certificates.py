@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 
 from bezoar.records import Estimate
-from bezoar.report.groups import Row, group, kind_of, unreadable
+from bezoar.report.groups import Row, differing, group, kind_of, unreadable
 from bezoar.report.page import number
 
 MEASURABLE = 0.6
@@ -116,5 +116,28 @@ def _attack(attack: Mapping[str, Any]) -> str:
 
 
 def certified(rows: Sequence[Row]) -> list[Certified]:
-    """All rows of the certification game, those of one group together."""
-    return [Certified.read(one.rows) for one in group(rows, "certifier")]
+    """All rows of the certification game, those of one group together; names tell each group from the others."""
+    groups = group(rows, "certifier")
+    found = [Certified.read(one.rows) for one in groups]
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for place, one in enumerate(found):
+        alike.setdefault((one.setting, one.attack, one.defence), []).append(place)
+    for places in alike.values():
+        fields = [name for name in differing([groups[place].settings for place in places]) if name != "images"]
+        for place in places:
+            said = [_said(name, groups[place].settings.get(name)) for name in fields]
+            words = ", ".join(each for each in said if each)
+            one = found[place]
+            named = f"{one.defence} ({words})" if one.defence else f"{one.attack} ({words})"
+            if words:
+                found[place] = replace(one, **{"defence" if one.defence else "attack": named})
+    return found
+
+
+def _said(name: str, value: object) -> str:
+    """A setting that tells groups apart, without the player that it belongs to; nothing where it is not set."""
+    if value is None:
+        return ""
+    *players, last = name.split(".")
+    text = number(value) if isinstance(value, float) else str(value).partition("@")[0]
+    return f"{(players[-1] if last == 'kind' and players else last)} {text}".replace("_", " ")

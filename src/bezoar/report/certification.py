@@ -11,65 +11,87 @@ from matplotlib.figure import Figure
 
 from bezoar.measure.estimates import mean
 from bezoar.records import Estimate
-from bezoar.report.canvas import INK, LINES, MUTED, WIDTH, blank, dress, in_percent, legend
+from bezoar.report.canvas import BLUE, INK, LINES, MUTED, VERMILLION, WIDTH, blank, dress, in_percent, legend
 from bezoar.report.certificates import MEASURABLE, Certified, certified
 from bezoar.report.doses import share
 from bezoar.report.groups import Row
 from bezoar.report.page import Cell, Percent, Picture, Section, Table, number, percent
+from bezoar.report.refusals import refusal_section
 
 
 def certification_sections(rows: Sequence[Row]) -> list[Section]:
     """What attacks take away, what a system pays, and what defences give back; nothing without rows."""
     found = certified(rows)
-    if not found:
-        return []
     bare = [one for one in found if not one.defence]
-    sections = [_losses(bare), _systems(bare)] if bare else []
+    settings = list(dict.fromkeys(one.setting for one in bare))
+    sections = [_losses(each, [one for one in bare if one.setting == each]) for each in settings]
     defended = [one for one in found if one.defence]
-    return [*sections, *([_defences(defended, bare)] if defended else [])]
+    sections += [_defences(defended, bare)] if defended else []
+    noticed = refusal_section(bare)
+    sections += [noticed] if noticed is not None else []
+    return [*sections, *([_systems(bare)] if bare else [])]
 
 
-def _losses(found: Sequence[Certified]) -> Section:
-    columns = ("victim", "certifier", "attack", "seeds", "clean: twin", "clean: poisoned", "stamped: twin")
-    columns += ("stamped: poisoned", "certificates lost", "certified and wrong", "clean accuracy lost")
+def _losses(setting: tuple[str, str, str, str], found: Sequence[Certified]) -> Section:
+    columns = ("attack", "seeds", "certificates lost", "stamped: twin", "stamped: poisoned", "certified and wrong")
+    columns += ("clean: twin", "clean: poisoned", "clean accuracy lost")
     lines: list[Sequence[Cell]] = [
         [
-            *_victim(one),
             one.attack,
             len(one.rows),
-            _cell(one.estimates("twin", "clean", "certified")),
-            _cell(one.estimates("suspect", "clean", "certified")),
+            _cell(one.estimates("drop", "certified"), signed=True) if one.measurable else "not measurable",
             _cell(one.estimates("twin", "stamped", "certified")),
             _cell(one.estimates("suspect", "stamped", "certified")),
-            _cell(one.estimates("drop", "certified"), signed=True) if one.measurable else "not measurable",
             _cell(one.estimates("suspect", "stamped", "certified_wrong")),
+            _cell(one.estimates("twin", "clean", "certified")),
+            _cell(one.estimates("suspect", "clean", "certified")),
             _cell(one.estimates("stealth", "right"), signed=True),
         ]
         for one in found
     ]
-    text = (
-        "Shares of test images whose answer is certified, of the poisoned model and of its unpoisoned twin, on clean "
-        "images and on the same ones with the trigger. Certificates lost: the twin's share of stamped images minus the "
-        "poisoned one's. An attack that has its wrong answers certified is one on integrity, not on availability. "
-        f"Where the twin has fewer than {MEASURABLE:.0%} of stamped images certified, a loss is not measurable."
-    )
-    settings = list(dict.fromkeys(one.setting for one in found))
-    pictures = [
-        Picture(radius_curves([one for one in found if one.setting == each]), _caption(each)) for each in settings
-    ]
-    return Section("Certificates under attack", text, Table(columns, lines), pictures)
-
-
-def _victim(one: Certified) -> tuple[str, str]:
-    return f"{one.data}: {one.network}, {one.trainer}", one.certifier
-
-
-def _caption(setting: tuple[str, str, str, str]) -> str:
     data, network, trainer, certifier = setting
-    return (
-        f"{data}: {network} trained by {trainer}, certified by {certifier}. Certified share of stamped images at every "
-        "radius, mean over seeds; dashed: of those the right answers. Grey: the twin of the first attack."
+    text = (
+        f"A {network} trained by {trainer}, certified by {certifier}. Shares of test images whose answer is "
+        "certified, of the poisoned model and of its unpoisoned twin, clean and with the trigger. Certificates lost: "
+        "the twin's share of stamped images minus the poisoned one's. An attack that has its wrong answers certified "
+        "is one on integrity, not on availability. Where the twin has fewer than "
+        f"{MEASURABLE:.0%} of stamped images certified, a loss is not measurable."
     )
+    caption = (
+        "Stamped images, mean over seeds. Grey: certified by the twin; blue: by the poisoned model; ring: wrongly."
+    )
+    pictures = [Picture(stamped_shares(found), caption)]
+    if any(_graded(one) for one in found):
+        caption = "Certified share over the radius, mean over seeds; dashed: and right. Grey: the first attack's twin."
+        pictures.append(Picture(radius_curves(found), caption))
+    return Section(f"Certificates under attack: {data}", text, Table(columns, lines), pictures)
+
+
+def _graded(one: Certified) -> bool:
+    """Whether images have radii of their own, rather than one or none."""
+    curve = one.rows[0]["result"]["twin"]["clean"]["curve"]["certified"]
+    return len(set(curve)) > 2
+
+
+def stamped_shares(found: Sequence[Certified]) -> Figure:
+    """What is certified of stamped images, one line for each attack."""
+    figure = blank(WIDTH, 0.9 + 0.3 * len(found))
+    axes = figure.subplots()
+    places = range(len(found))[::-1]
+    for place, one in zip(places, found, strict=True):
+        twin, suspect, wrong = (
+            one.value(who, "stamped", name)
+            for who, name in (("twin", "certified"), ("suspect", "certified"), ("suspect", "certified_wrong"))
+        )
+        axes.plot([twin, suspect], [place, place], color=MUTED, linewidth=1.2, zorder=1)
+        axes.scatter([twin], [place], color=MUTED, s=38, zorder=2)
+        axes.scatter([suspect], [place], color=BLUE, s=38, zorder=3)
+        axes.scatter([wrong], [place], facecolors="none", edgecolors=VERMILLION, s=70, linewidths=1.4, zorder=4)
+    dress(axes, across="certified", up="")
+    axes.set_yticks(list(places), [one.attack for one in found])
+    axes.set_xlim(-0.03, 1.03)
+    in_percent(axes, "x")
+    return figure
 
 
 def radius_curves(found: Sequence[Certified]) -> Figure:
