@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from matplotlib.figure import Figure
 
+from bezoar.attacks.adding import Adding
 from bezoar.attacks.stamping import Stamping, key_of, stamped
 from bezoar.games.referee import Made, Recipe, Referee
 from bezoar.records import Dataset
@@ -18,6 +19,8 @@ SEED = Seed(0)
 
 def attack_figure(attack: Attack, data: Made[Splits], referee: Referee, recipe: Recipe) -> Figure:
     """Six test images, as they are and as they are attacked; where poison looks different, as poison too.
+
+    Points that are added are made from training images with marks of their own, and are not shown.
 
     Args:
         attack: any data or code poisoning.
@@ -40,7 +43,8 @@ def attack_figure(attack: Attack, data: Made[Splits], referee: Referee, recipe: 
         poisoned = stamped(few, probe.rows, lambda images, rows: attack.stamp_training(images, rows, lab, key))
         if not poisoned.equal(probe.images):
             lines["poisoned"] = poisoned
-    lines["attacked" if "poisoned" in lines else "poisoned,\nattacked"] = probe.images
+    apart = "poisoned" in lines or isinstance(attack, Adding)
+    lines["attacked" if apart else "poisoned,\nattacked"] = probe.images
     return picture_lines(lines, _titles(few))
 
 
