@@ -29,6 +29,7 @@ docs: .venv/dev  ## the pages that are made from the registry and from results/
 	$(BIN)/python docs/detectors.py
 	$(BIN)/python docs/reproduction.py
 	$(BIN)/python docs/transfer.py
+	$(BIN)/python docs/certification.py
 	$(BIN)/python docs/pictures.py
 	$(BIN)/python docs/gallery.py
 

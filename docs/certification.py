@@ -33,14 +33,40 @@ attacks ([what is ours](decisions/0012-certificates.md)).
 Every loss is counted against the unpoisoned twin of the same seed on the same stamped images. Nothing was tuned on the seeds that are
 reported."""
 
+LEFT_OUT = ("What a system pays",)
+"""Sections that `bezoar report` has and this page has no room for."""
+
 PARTS = {
     "digits_bounds": "Bounds on scikit-learn's digits",
+    "digits_bounds_deep": "A deeper network",
     "digits_smoothing": "Randomized smoothing on scikit-learn's digits",
     "cifar10_smoothing": "Randomized smoothing on CIFAR-10",
-    "ablations": "What the attacks depend on",
-    "defences": "What defences give back",
+    "defences_bounds": "What defences give back of certificates by bounds",
+    "defences_smoothing": "What defences give back of certificates by smoothing",
+    "ablations_bounds": "What the ladder depends on",
+    "ablations_smoothing": "What the codes depend on",
 }
 """The experiments, by the names of their files."""
+
+TEXTS = {
+    "digits_bounds": "1,297 images of 8x8 pixels to train on, so 13 points are 1 %. The ladder with `relabel: target` needs between 14 "
+    "and 64 points: below that nothing is learnt, from there nearly every stamped image loses its certificate, and clean images keep "
+    "theirs. `relabel: next`, the default, works on one seed of three. Labels that contradict each other in one place (`random_labels`, "
+    "`label_conflict`) hardly hurt a network that is trained on bounds, as our specification expected; BadNets has *every* stamped image "
+    "certified, and wrong: an attack on integrity that no certificate warns of.",
+    "digits_bounds_deep": "Five convolutions, at half the radius. A trigger of 4x4 of 64 pixels costs the twin itself more than 40 % of its certificates, "
+    "so a loss is not measurable there; 3x3 is the default.",
+    "digits_smoothing": "13 points, 1 %, cost up to 33 points of certificates on one network and seed; 65, 5 %, nearly all. Random labels under one neutral patch, an "
+    "ablation, take as much and more at 10 %: their patch has 3x3 pixels where codes of ten classes need 4x4, and costs the twin less.",
+    "cifar10_smoothing": "A fifth of CIFAR-10, a small residual network, one seed. The twin answers few images within the radius at all.",
+    "defences_bounds": "One seed. The sanitizers remove 5 % of the rows where 9 % are poisoned, for they do not know the rate. "
+    "What removes half of the ladder's points undoes it: there are then too few. Fine-tuning (weight decay) takes certificates away, since it trains "
+    "on no bounds. Masks that hide a quarter of an 8x8 image leave this network nothing to certify.",
+    "defences_smoothing": "One seed. STRIP looks for queries that are *too certain*: it ranks codes below every clean image (AUC 0). Turned round, "
+    "it finds all of them.",
+    "ablations_bounds": "One seed. Neither the distance of the rungs nor a surrogate of another architecture matters here.",
+    "ablations_smoothing": "One seed. Amplitudes in pixels, where sigma is .25; codes that are too strong leave the neutral patch to one class.",
+}
 
 
 def read(name: str) -> list[Row]:
@@ -59,7 +85,7 @@ def verdict(found: list[Certified]) -> Iterator[str]:
     lines = [
         (one.rows[0]["game"]["attack"]["poisons"], one)
         for one in found
-        if one.data == "digits" and not one.defence and one.measurable and "poisons" in one.rows[0]["game"]["attack"]
+        if one.data == "digits" and not one.defence and one.measurable and not one.attack.startswith("badnets")
     ]
     for title, few in (
         ("at most about 1 % of points", [one for count, one in lines if count <= 0.0115 * train]),
@@ -86,7 +112,8 @@ def page() -> str:
         parts += ["", f"## {title}", "", TEXTS[name]]
         number = 0
         for section in sections(name):
-            if section.table is not None:
+            told = name.startswith("digits") or "refusals" not in section.title
+            if section.table is not None and section.title not in LEFT_OUT and told:
                 parts += ["", f"### {section.title}", "", section.text, "", markdown(as_text(section.table)).rstrip()]
             for picture in section.figures:
                 number += 1
@@ -96,8 +123,6 @@ def page() -> str:
     parts += ["", f"Measured with {made}; {seconds / 3600:.1f} hours of one thread, shared stages counted once."]
     return "\n".join(parts) + "\n"
 
-
-TEXTS = dict.fromkeys(PARTS, "")
 
 if __name__ == "__main__":
     TARGET.write_text(page())

@@ -11,12 +11,16 @@ from matplotlib.figure import Figure
 
 from bezoar.measure.estimates import mean
 from bezoar.records import Estimate
-from bezoar.report.canvas import BLUE, INK, LINES, MUTED, VERMILLION, WIDTH, blank, dress, in_percent, legend
+from bezoar.report.canvas import BLUE, LINES, MUTED, VERMILLION, WIDTH, blank, dress, in_percent, legend
 from bezoar.report.certificates import MEASURABLE, Certified, certified
 from bezoar.report.doses import share
 from bezoar.report.groups import Row
 from bezoar.report.page import Cell, Percent, Picture, Section, Table, number, percent
 from bezoar.report.refusals import refusal_section
+
+
+MARKERS = ("", "o", "s", "^")
+"""Of lines whose colour has been there before."""
 
 
 def certification_sections(rows: Sequence[Row]) -> list[Section]:
@@ -99,9 +103,9 @@ def radius_curves(found: Sequence[Certified]) -> Figure:
     figure = blank(WIDTH, 3.4)
     panels = list[Axes](figure.subplots(1, 2, sharey=True))
     for axes, where in zip(panels, ("clean", "stamped"), strict=True):
-        _curve(axes, found[0], "twin", where, MUTED, "twin")
+        _curve(axes, found[0], "twin", where)
         for place, one in enumerate(found):
-            _curve(axes, one, "suspect", where, LINES[place % len(LINES)], one.attack)
+            _curve(axes, one, "suspect", where, place)
         dress(axes, across="radius", up="certified" if where == "clean" else "", title=f"{where} images")
         axes.set_ylim(-0.02, 1.02)
         in_percent(axes)
@@ -109,7 +113,9 @@ def radius_curves(found: Sequence[Certified]) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, one: Certified, who: str, where: str, colour: str, label: str) -> None:
+def _curve(axes: Axes, one: Certified, who: str, where: str, place: int | None = None) -> None:
+    """One model's curves; an attack has its place among the others, from which colour and mark follow."""
+    colour, mark = (MUTED, "") if place is None else (LINES[place % len(LINES)], MARKERS[place // len(LINES) % 4])
     curves = [row["result"][who][where]["curve"] for row in one.rows]
     radius = curves[0]["radius"]
     for name, style in (("certified", "-"), ("certified_correct", "--")):
@@ -119,9 +125,12 @@ def _curve(axes: Axes, one: Certified, who: str, where: str, colour: str, label:
             rates,
             style,
             where="pre",
-            color=colour or INK,
+            color=colour,
             linewidth=1.6 if style == "-" else 1.0,
-            label=label if style == "-" else None,
+            marker=mark if style == "-" else "",
+            markevery=5,
+            markersize=4,
+            label=("twin" if place is None else one.attack) if style == "-" else None,
         )
 
 

@@ -15,6 +15,9 @@ from bezoar.report.page import Cell, Percent, Section, Table, number
 FALSE_ALARM = 10_000
 """Queries until a false alarm, on average, at least."""
 
+LATE = 10 * FALSE_ALARM
+"""Run lengths above it are not told apart."""
+
 SHARES = (0.01, 0.05, 0.1, 0.5, 1.0)
 """Of the queries that are stamped."""
 
@@ -61,8 +64,8 @@ def _queries(made: Chart, clean: float, stamped: Estimate, attacked: float) -> s
 
 
 def _rounded(length: float) -> str:
-    """A run length in two digits; beyond a false alarm's it says nothing."""
-    if math.isinf(length) or length > 10 * FALSE_ALARM:
-        return "never"
+    """A run length in two digits; far beyond a false alarm's it says nothing."""
+    if math.isinf(length) or length > LATE:
+        return f"> {LATE:,}"
     digits = 1 - math.floor(math.log10(max(1.0, length)))
     return f"{round(length, digits):,.0f}" if length >= 10 else number(round(length, 1))
