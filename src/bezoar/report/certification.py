@@ -18,7 +18,6 @@ from bezoar.report.groups import Row
 from bezoar.report.page import Cell, Percent, Picture, Section, Table, number, percent
 from bezoar.report.refusals import refusal_section
 
-
 MARKERS = ("", "o", "s", "^")
 """Of lines whose colour has been there before."""
 
