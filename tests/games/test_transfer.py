@@ -26,7 +26,9 @@ from bezoar.games.transfer import Transfer, divided
 from bezoar.games.victims import Scene, fine_tuned
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
-from bezoar.records import Dataset, Poison, Trusted, as_float
+from bezoar.records import Dataset, Estimate, Poison, Trusted, as_float
+from bezoar.report.examined import examined_sections
+from bezoar.report.page import Percent
 from bezoar.reproduce.experiments import ZHU
 from bezoar.roles import Architecture, Repairer
 from bezoar.seed import Seed
@@ -380,6 +382,16 @@ def test_victims_are_repaired_and_inspected_and_nothing_else_changes(referee: Re
     above = sum((score > clean["score"]) + (score == clean["score"]) / 2 for score in scores) / 3
     assert (inspected["auc"]["value"], inspected["auc"]["n"]) == (pytest.approx(above), 4)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+    (section,) = examined_sections([{"game": game.identity(), "result": found}] * 2)
+    assert section.table is not None
+    (line,) = section.table.rows
+    assert line[2] == "weight decay, last layer"
+    left, models = line[4], line[7]
+    assert isinstance(left, Percent)
+    assert (left.estimate.value, left.estimate.n) == (repaired["final"]["attack_success"]["value"], 6)
+    assert isinstance(models, Estimate)
+    assert (models.value, models.n) == (pytest.approx(above), 8)
+    assert examined_sections([{"game": transfer().identity(), "result": result}]) == []
 
 
 def test_more_trusted_images_than_are_left_are_refused_before_anything_is_trained(

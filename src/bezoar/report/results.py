@@ -16,6 +16,7 @@ from bezoar.owner import ALPHA
 from bezoar.records import Estimate
 from bezoar.report.certification import certification_sections
 from bezoar.report.doses import Dose, dose_curves, doses, share
+from bezoar.report.examined import examined_sections
 from bezoar.report.figures import Dot, repair_curves, score_strips, trade_off
 from bezoar.report.groups import READINGS, Group, Robust, Row, group, over_seeds, unreadable
 from bezoar.report.page import MINUS, Cell, Percent, Picture, Section, Table, number, percent, write_page
@@ -53,6 +54,7 @@ def results_page(path: Path, rows: Sequence[Row]) -> None:
         *_detectability(detected),
         *plane_sections([*repaired, *detected]),
         *transfer_sections(moved),
+        *examined_sections(moved),
         *certification_sections(vouched),
         *_rest(failed, others),
     ]
