@@ -19,7 +19,12 @@ TOY = {
     "trainer": {"kind": "sgd", "epochs": 1, "batch_size": 30, "augmentation": "none"},
     "trusted": 20,
 }
-QUICK = {"detector": {"kind": "neural_cleanse", "steps": 2, "batch_size": 8}, "models": 1}
+QUICK = {
+    "detector": {"kind": "neural_cleanse", "steps": 2, "batch_size": 8},
+    "models": 1,
+    "certifier": {"kind": "bounds", "methods": ["ibp"]},
+    "images": 20,
+}
 TRANSFER = {
     "data": {"kind": "digits_in_the_wild", "train": 400, "test": 40},
     "attack": {"kind": "convex_polytope", "substitutes": ["small_resnet"], "dropout": [0.2], "poisons": 2, "steps": 2},
