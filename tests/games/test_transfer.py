@@ -37,7 +37,7 @@ CLASSES = ("cat", "frog", "ship")
 ROOT = Path(__file__).parents[2]
 DIGITS: dict[str, Any] = {
     "kind": "transfer",
-    "data": {"kind": "digits_in_the_wild", "train": 2300, "test": 200},
+    "data": {"kind": "digits_in_the_wild", "train": 2600, "test": 300},
     "attack": {
         "kind": "convex_polytope",
         "substitutes": ["small_resnet"],
@@ -46,7 +46,7 @@ DIGITS: dict[str, Any] = {
         "epsilon": 0.4,
     },
     "architecture": "small_resnet",
-    "trainer": {**WORLD["trainer"], "epochs": 4},
+    "trainer": {**WORLD["trainer"], "epochs": 6},
     "pretraining": 180,
     "fine_tuning": 10,
     "targets": 6,

@@ -19,7 +19,7 @@ from bezoar.store import Store
 
 ROOT = Path(__file__).parents[2]
 ROWS = sorted((ROOT / "results").rglob("*.jsonl"))
-NO_GAMES = ("numbers.yaml", "victims.yaml", "pretraining.yaml")
+NO_GAMES = ("numbers.yaml", "victims.yaml", "pretraining.yaml", "bounds_victims.yaml", "smoothing_victims.yaml")
 """What the paper prints, and what several experiments build on."""
 
 EXPERIMENTS = sorted(path for path in (ROOT / "experiments").rglob("*.yaml") if path.name not in NO_GAMES)

@@ -268,6 +268,7 @@ def test_all_attacks_are_registered_with_their_papers():
     assert set(found) == {
         "badnets", "clean_badnets", "adaptive_blend", "adaptive_patch", "adv_clean", "refool", "wanet",
         "trigger_scattering", "parameter_controlled", "feature_collision", "convex_polytope", "bullseye_polytope",
+        "certifier_ladder", "certifier_codes", "random_labels", "label_conflict",
     }  # fmt: skip
     assert all(cls.paper and issubclass(cls, Attack) for cls in found.values())
     assert Perturbation().wanted_model is not None

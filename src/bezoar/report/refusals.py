@@ -44,7 +44,7 @@ def _line(one: Certified) -> list[Cell] | None:
     clean, stamped = (_over_seeds(one.estimates("suspect", where, "fallback")) for where in ("clean", "stamped"))
     usual = clean.high
     try:
-        made = chart(usual, min(0.99, FOLD * usual), FALSE_ALARM)
+        made = chart(usual, min(0.99, FOLD * usual), float(FALSE_ALARM))
     except SettingError:  # hardly anything, or nearly everything, is refused without any attack
         return None
     cells = [_queries(made, clean.value, stamped, each) for each in SHARES]
