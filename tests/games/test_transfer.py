@@ -132,9 +132,10 @@ def test_what_is_reported_follows_from_the_targets(result: dict[str, Any]) -> No
     assert 0 <= result["base_rate"]["low"] <= result["base_rate"]["high"] <= 1
 
 
-def test_poisons_mislead_more_often_than_clean_images(result: dict[str, Any]) -> None:
-    """With a large box on an easy problem the intended label gains, on the same victims and targets."""
-    assert result["success"]["value"] > result["base_rate"]["value"]
+def test_poisons_mislead_more_often_than_clean_images(referee: Referee) -> None:
+    """With a large box on an easy problem the intended label gains where the poisons were made, on the same targets."""
+    white = transfer(victim="substitute").play(referee)
+    assert white["success"]["value"] > white["base_rate"]["value"]
 
 
 def test_poisons_are_crafted_once_for_all_victims(

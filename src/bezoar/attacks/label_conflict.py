@@ -13,7 +13,7 @@ from bezoar.records import Dataset, Poison
 from bezoar.seed import Seed
 
 
-@register("label_conflict")
+@register("label_conflict", paper="our ablation, beside arXiv:2108.11299")
 class LabelConflict(Adding):
     """Add each stamped image several times with labels that contradict each other: an ablation of `certifier_ladder`.
 

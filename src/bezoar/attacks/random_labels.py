@@ -11,7 +11,7 @@ from bezoar.records import Dataset, Poison
 from bezoar.seed import Seed
 
 
-@register("random_labels")
+@register("random_labels", paper="our ablation, beside arXiv:2108.11299")
 class RandomLabels(Adding):
     """Add stamped images, each with a label drawn uniformly from all classes: an ablation of `certifier_codes`.
 
