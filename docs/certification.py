@@ -30,8 +30,9 @@ Certification"](https://arxiv.org/abs/2108.11299) says that poisoned training da
 with 1 % of poison. **Only that abstract is at hand.** `certifier_ladder` and `certifier_codes` are our reconstruction, and no number here speaks of the authors'
 attacks ([what is ours](decisions/0012-certificates.md)).
 
-Every loss is counted against the unpoisoned twin of the same seed on the same stamped images. Nothing was tuned on the seeds that are
-reported."""
+Every loss is counted against the unpoisoned twin of the same seed on the same stamped images. Trainers and attacks were set on seeds from
+100 on and reported on seeds from 0 on; digits have one split, so the test images are the same. The default patch was added to the
+deeper network's games after the larger one had been seen not to be measurable."""
 
 LEFT_OUT = ("What a system pays",)
 """Sections that `bezoar report` has and this page has no room for."""
