@@ -136,7 +136,7 @@ def test_a_layer_that_is_not_known_is_refused_by_name():
 def test_images_outside_the_range_are_refused_with_their_value(value: float):
     images = photographs(4)
     images[2, 0, 3, 3] = value
-    with pytest.raises(DataError, match=f"first is {value};"):
+    with pytest.raises(DataError, match=rf"image 2 has the value {value}, outside"):
         certified(network(), images)
 
 

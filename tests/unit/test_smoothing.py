@@ -182,7 +182,7 @@ def test_an_image_has_the_same_certificate_whatever_stands_after_it(halves: Halv
 
 
 def test_model_and_global_state_are_left_alone(halves: Halves):
-    halves.linear.train()  # a layer in a mode of its own
+    halves.linear.requires_grad_(False)  # a layer with a flag of its own
     before = state(halves)
     with nothing_global_changes():
         one = Smoothing().certify(halves, halves.at([0.1]), Lab(), SEED)
@@ -244,7 +244,7 @@ def test_the_draws_that_an_error_names_would_do():
 def test_images_outside_the_unit_interval_are_refused_by_place(halves: Halves, value: float):
     images = halves.at([0.1, 0.1])
     images[1, 0, 0, 0] = value
-    with pytest.raises(DataError, match=r"image 1 has values .* \[0, 1\]"):
+    with pytest.raises(DataError, match=r"image 1 has the value .* \[0, 1\]"):
         Smoothing().certify(halves, images, Lab(), SEED)
 
 

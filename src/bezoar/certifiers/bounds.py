@@ -11,8 +11,8 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from bezoar.bounds.margins import STEPS, Method, margins
+from bezoar.certifiers.queries import require_evaluation, require_pixels
 from bezoar.component import register
-from bezoar.errors import DataError, SettingError
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
 from bezoar.records import Certificates, Norm
@@ -77,8 +77,8 @@ class Bounds(Certifier):
             SettingError: the model is in training mode, or has layers that bounds do not go through.
         """
         del seed
-        _require_evaluation(model)
-        _require_pixels(images)
+        require_evaluation(model)
+        require_pixels(images)
         parts = images.split(self.batch_size)
         return Certificates.joined(
             [self._batch(model, part) for part in lab.progress.track(parts, "bounds", len(parts))]
@@ -131,20 +131,3 @@ class _Case:
     images: Tensor
     predicted: Tensor
     least: Tensor
-
-
-def _require_evaluation(model: Classifier) -> None:
-    training = [name or "the model" for name, layer in model.named_modules() if layer.training]
-    if training:
-        raise SettingError(
-            f"the model is in training mode ({training[0]}), in which its answers change: call model.eval() first"
-        )
-
-
-def _require_pixels(images: Tensor) -> None:
-    outside = images[~((images >= 0) & (images <= 1))]
-    if len(outside):
-        raise DataError(
-            f"{len(outside)} values of the images are outside [0, 1], the first is {float(outside[0]):.6g}; "
-            "certificates are of images with values in [0, 1]"
-        )

@@ -13,8 +13,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from bezoar.certifiers.bounds import Bounds
+from bezoar.certifiers.queries import require_pixels
 from bezoar.component import register
-from bezoar.errors import DataError, SettingError
+from bezoar.errors import SettingError
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
 from bezoar.records import Certificates, Norm
@@ -114,7 +115,7 @@ class Masking(Certifier):
             DataError: an image has values outside [0, 1].
             SettingError: the masks do not fit the images, or the inner certifier refuses the model.
         """
-        _require_pixels(images)
+        require_pixels(images)
         masks = self.masks(*images.shape[2:])
         numbers = range(len(masks))
         pairs = list(combinations_with_replacement(numbers, 2)) if self.rule == "double" else [(i, i) for i in numbers]
@@ -176,10 +177,3 @@ def stacked(
 
 def _starts(length: int, size: int, stride: int) -> list[int]:
     return [*range(0, length - size, stride), length - size]
-
-
-def _require_pixels(images: Tensor) -> None:
-    outside = ~((images >= 0) & (images <= 1))
-    if outside.any():
-        place = int(outside.flatten(1).any(1).nonzero()[0])
-        raise DataError(f"image {place} has values outside [0, 1]; give pixels in [0, 1], the model normalises itself")

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int64
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from bezoar.certifiers.queries import require_evaluation, require_pixels
 from bezoar.component import register
-from bezoar.errors import DataError, ModelFileError, SettingError
+from bezoar.errors import ModelFileError
 from bezoar.lab import Lab
 from bezoar.measure.smoothed import certified_radius, draws_needed, largest_radius, lower_bound, majority_p_value
 from bezoar.models.classifier import Classifier, mode
@@ -87,7 +88,8 @@ class Smoothing(Certifier):
             SettingError: the model is in training mode.
             ModelFileError: the model's logits are no finite numbers.
         """
-        _check(model, images)
+        require_evaluation(model)
+        require_pixels(images)
         predicted = torch.full((len(images),), ABSTAIN, dtype=torch.int64)
         radius, evidence = torch.zeros(2, len(images), dtype=torch.float64)
         for place in lab.progress.track(range(len(images)), "smoothing", len(images)):
@@ -127,7 +129,8 @@ def predict(
         SettingError: the model is in training mode.
         ModelFileError: the model's logits are no finite numbers.
     """
-    _check(model, images)
+    require_evaluation(model)
+    require_pixels(images)
     answers = torch.full((len(images),), ABSTAIN, dtype=torch.int64)
     for place in lab.progress.track(range(len(images)), "votes", len(images)):
         own = seed / "smoothing" / place / "answer"
@@ -136,18 +139,6 @@ def predict(
         if majority_p_value(first, second) <= smoothing.alpha:
             answers[place] = votes.argmax()
     return answers
-
-
-def _check(model: Classifier, images: Tensor) -> None:
-    if model.training:
-        raise SettingError("model: it is in training mode, in which answers depend on the batch; call eval() first")
-    inside = (images >= 0) & (images <= 1)
-    if not inside.all():
-        place = int((~inside).flatten(1).any(1).nonzero()[0])
-        low, high = float(images[place].min()), float(images[place].max())
-        raise DataError(
-            f"image {place} has values from {low:.3g} to {high:.3g}; give pixels in [0, 1], since the model normalises"
-        )
 
 
 def _noisy(

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bezoar.component import Component, members
-from bezoar.errors import SettingError
+from bezoar.errors import SettingError, known
 from bezoar.games.referee import Referee
 from bezoar.lab import Lab
 from bezoar.store import Store, write_whole
@@ -163,7 +163,7 @@ def find_component(family: str, name: str) -> type[Component]:
     """The class registered under a name in one family."""
     found = members(family)
     if name not in found:
-        raise SettingError(f"unknown name {name!r} among the {family}; known: {', '.join(found)}")
+        raise SettingError(f"unknown name {name!r} among the {family}; {known(found, name)}")
     return found[name]
 
 

@@ -161,10 +161,12 @@ def read_pictures(path: Path, shape: tuple[int, int, int], classes: Sequence[str
         DataError: the folder is missing or empty, has folders named after no class, or a file that is broken or no
             image; or no images of so many channels can be had.
     """
+    if not path.is_dir():
+        raise DataError(f"{path}: there is no such folder; give one of images, or one that holds one for each class")
     channels, size, _ = shape
     if channels not in (1, 3):
         raise DataError(f"{path}: images have 3 channels or, in grey, 1; the model takes {channels}")
-    if path.is_dir() and not _class_folders(path):
+    if not _class_folders(path):
         files, labels = _files(path), None
         if not files:
             raise DataError(f"{path}: this folder holds no images; give one that does")

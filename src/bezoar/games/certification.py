@@ -11,9 +11,9 @@ from jaxtyping import Int64, UInt8
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from bezoar.component import canonical, digest, register
+from bezoar.component import digest, register
 from bezoar.errors import SettingError
-from bezoar.games.game import BackdoorGame
+from bezoar.games.game import SanitizedGame
 from bezoar.games.packing import pack_certificates, unpack_certificates
 from bezoar.games.referee import Attacked, Deal, Made, Referee
 from bezoar.games.sanitizing import sanitized
@@ -21,7 +21,7 @@ from bezoar.measure.certified import Reading, lost, systems
 from bezoar.measure.estimates import auc, proportion
 from bezoar.models.classifier import Classifier, frozen
 from bezoar.records import Certificates, as_float
-from bezoar.roles import Certifier, DataPoisoning, Guard, Repairer, Sanitizer
+from bezoar.roles import Certifier, DataPoisoning, Guard, Repairer
 from bezoar.seed import Seed
 from bezoar.store import Artefact, Stage
 
@@ -59,7 +59,7 @@ class Pair:
 
 
 @register("certification", paper="arXiv:2108.11299")
-class Certification(BackdoorGame):
+class Certification(SanitizedGame):
     """A poisoned model and its unpoisoned twin under one certifier, on the same clean and the same stamped images.
 
     A deployed system takes an answer that is certified and falls back on something slower, dearer or weaker where it
@@ -86,8 +86,6 @@ class Certification(BackdoorGame):
     images: Annotated[int, Field(ge=2)] = 500
     fallback_accuracy: tuple[Annotated[float, Field(ge=0, le=1)] | None, ...] = (0.5, None)
     capacity: tuple[Annotated[float, Field(ge=0, le=1)] | None, ...] = (0.05, 0.1, None)
-    sanitizer: Sanitizer | None = None
-    removed: Annotated[float, Field(gt=0, lt=1)] = 0.05
     repairer: Repairer | None = None
     guard: Guard | None = None
 
@@ -98,20 +96,7 @@ class Certification(BackdoorGame):
         given = [name for name in self.defences if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)}: a game measures one defence at a time; leave the others out")
-        if self.sanitizer is not None and not isinstance(self.attack, DataPoisoning):
-            raise ValueError(
-                f"sanitizer: {self.attack.kind!r} supplies the model, so the victim has no training data to sanitize"
-            )
         return self
-
-    def trainings(self) -> set[str]:
-        """The suspect and its clean twin, and the model of the rows that a sanitizer keeps."""
-        suspect = self.models_of(self.seed, poisoned=True)
-        found = suspect | self.models_of(self.seed, poisoned=False)
-        if self.sanitizer is not None:
-            kept = {"sanitizer": self.sanitizer.identity(), "removed": self.removed}
-            found.add(canonical({"suspect": sorted(suspect), **kept}))
-        return found
 
     def play(self, referee: Referee) -> dict[str, Any]:
         """Poison, train both models, certify both on clean and on stamped images, and compare."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bezoar.component import Component, Settings, canonical, digest
 from bezoar.games.referee import Deal, Recipe, Referee, TrustedSource
-from bezoar.roles import Architecture, Backdoor, DataSource, Trainer
+from bezoar.roles import Architecture, Backdoor, DataPoisoning, DataSource, Sanitizer, Trainer
 from bezoar.seed import Seed
 
 
@@ -65,3 +65,31 @@ class BackdoorGame(Game):
     def deal(self, referee: Referee, seed: Seed) -> Deal:
         """The images of one round of the game."""
         return referee.deal(referee.splits(self.data), self.trusted, self.trusted_source, seed)
+
+
+class SanitizedGame(BackdoorGame):
+    """A game of one suspect and its clean twin, whose victim may sanitize its data.
+
+    A sanitizer ranks the rows by the features of the undefended model; the share `removed` of them that is the most
+    suspicious goes, and the victim trains again on the rest.
+    """
+
+    sanitizer: Sanitizer | None = None
+    removed: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+    @model_validator(mode="after")
+    def _something_to_sanitize(self) -> SanitizedGame:
+        if self.sanitizer is not None and not isinstance(self.attack, DataPoisoning):
+            raise ValueError(
+                f"sanitizer: {self.attack.kind!r} supplies the model, so the victim has no training data to sanitize"
+            )
+        return self
+
+    def trainings(self) -> set[str]:
+        """The suspect and its clean twin, and the model of the rows that a sanitizer keeps."""
+        suspect = self.models_of(self.seed, poisoned=True)
+        found = suspect | self.models_of(self.seed, poisoned=False)
+        if self.sanitizer is not None:
+            kept = {"sanitizer": self.sanitizer.identity(), "removed": self.removed}
+            found.add(canonical({"suspect": sorted(suspect), **kept}))
+        return found

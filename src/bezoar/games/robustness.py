@@ -6,20 +6,20 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from bezoar.component import canonical, register
-from bezoar.games.game import BackdoorGame
+from bezoar.component import register
+from bezoar.games.game import SanitizedGame
 from bezoar.games.referee import Attacked, Deal, Referee
 from bezoar.games.repairing import Point, blind_step, cross_validated, curve, final, looker, oracle
 from bezoar.games.sanitizing import sanitized
 from bezoar.measure.predictions import measure
 from bezoar.models.classifier import Classifier
 from bezoar.records import Probe
-from bezoar.roles import DataPoisoning, Repairer, Sanitizer, Splits
+from bezoar.roles import DataPoisoning, Repairer, Splits
 from bezoar.seed import Seed
 
 
 @register("robustness", paper="arXiv:2305.09671, Algorithm 1")
-class Robustness(BackdoorGame):
+class Robustness(SanitizedGame):
     """Collect, sanitize, train, repair, measure: the whole repair curve and what is left within the accuracy budget.
 
     The result has three readings of the repair, all points of the one curve. ``oracle`` is the paper's:
@@ -36,8 +36,6 @@ class Robustness(BackdoorGame):
 
     added: ClassVar[frozenset[str]] = frozenset({"sanitizer", "removed"})
 
-    sanitizer: Sanitizer | None = None
-    removed: Annotated[float, Field(gt=0, lt=1)] = 0.05
     repairer: Repairer | None = None
     budget: Annotated[float, Field(ge=0, le=1)] = 0.02
     every: Annotated[int, Field(ge=1)] = 50
@@ -48,23 +46,6 @@ class Robustness(BackdoorGame):
         if self.folds > self.trusted:
             raise ValueError(f"folds: {self.folds} folds need as many trusted images, and there are {self.trusted}")
         return self
-
-    @model_validator(mode="after")
-    def _something_to_sanitize(self) -> Robustness:
-        if self.sanitizer is not None and not isinstance(self.attack, DataPoisoning):
-            raise ValueError(
-                f"sanitizer: {self.attack.kind!r} supplies the model, so the victim has no training data to sanitize"
-            )
-        return self
-
-    def trainings(self) -> set[str]:
-        """The suspect and its clean twin, and the model of the rows that a sanitizer keeps."""
-        suspect = self.models_of(self.seed, poisoned=True)
-        found = suspect | self.models_of(self.seed, poisoned=False)
-        if self.sanitizer is not None:
-            kept = {"sanitizer": self.sanitizer.identity(), "removed": self.removed}
-            found.add(canonical({"suspect": sorted(suspect), **kept}))
-        return found
 
     def play(self, referee: Referee) -> dict[str, Any]:
         """Algorithm 1 with a clean twin, which gives the natural success of the trigger."""
