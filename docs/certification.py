@@ -11,6 +11,7 @@ from pathlib import Path
 from bezoar.report.canvas import save_figure
 from bezoar.report.certificates import MEASURABLE, Certified, certified
 from bezoar.report.certification import certification_sections
+from bezoar.report.groups import joined
 from bezoar.report.page import Section
 from bezoar.report.parts import as_text, markdown
 from bezoar.report.results import provenance_of
@@ -99,10 +100,11 @@ def verdict(found: list[Certified]) -> Iterator[str]:
     ):
         if few:
             best = max(few, key=lambda one: one.value("drop", "certified"))
-            points = 100 * best.value("drop", "certified")
+            loss = joined(best.estimates("drop", "certified"), signed=True)
             yield (
-                f"- With {title} the largest loss on digits is {points:.0f} points ({best.attack} points against "
-                f"{best.certifier}; {best.network}, {best.trainer}): {95 - points:.0f} short of the abstract's 95."
+                f"- With {title} the largest loss on digits is {loss} ({best.attack} points against "
+                f"{best.certifier}; {best.network}, {best.trainer}; {len(best.rows)} seeds): "
+                f"{0.95 - loss.value:.2f} short of the abstract's .95."
             )
 
 

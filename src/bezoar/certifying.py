@@ -63,7 +63,7 @@ class Certification:
             "demanded_radius": self.demanded,
             "certified": added.certified.as_json(),
             "abstained": added.abstained.as_json(),
-            "mean_radius": added.mean_radius,
+            "mean_radius": added.mean_radius.as_json(),
             "largest_radius": float(found.radius.max()),
             "labels": None
             if known is None
@@ -71,7 +71,7 @@ class Certification:
                 "accuracy": known.accuracy.as_json(),
                 "certified_right": known.right.as_json(),
                 "certified_wrong": known.wrong.as_json(),
-                "average_certified_radius": known.average_radius,
+                "average_certified_radius": known.average_radius.as_json(),
             },
             "methods": {name: int((found.method == place).sum()) for place, name in enumerate(found.methods)},
             "curve": [

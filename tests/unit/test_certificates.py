@@ -43,11 +43,11 @@ def test_rates_are_what_one_counts_by_hand():
     assert (found.certified.value, found.certified.n) == (pytest.approx(3 / 5), 5)
     assert (found.certified.low, found.certified.high) == pytest.approx(wilson(0.6, 5))
     assert found.abstained.value == pytest.approx(1 / 5)
-    assert found.mean_radius == pytest.approx((0.1 + 0.25 + 0.5 + 0.5) / 5)
+    assert found.mean_radius.value == pytest.approx((0.1 + 0.25 + 0.5 + 0.5) / 5)
     assert found.correctness.accuracy.value == pytest.approx(3 / 5)
     assert found.correctness.right.value == pytest.approx(2 / 5)
     assert found.correctness.wrong.value == pytest.approx(1 / 5)
-    assert found.correctness.average_radius == pytest.approx((0.1 + 0.25 + 0.5) / 5)
+    assert found.correctness.average_radius.value == pytest.approx((0.1 + 0.25 + 0.5) / 5)
 
 
 def test_without_labels_nothing_is_said_of_being_right():

@@ -19,7 +19,7 @@ def certificates(predicted: list[int], radius: list[float], demanded: float = 0.
 @pytest.fixture
 def reading() -> Reading:
     """Right and certified twice, wrong and certified once, right but too near once; one abstention."""
-    return Reading.of(certificates([0, 1, 0, 0, -1, 2, 0, 1], [1, 0.5, 0.75, 0.25, 0, 0, 0, 0]), LABELS)
+    return Reading(certificates([0, 1, 0, 0, -1, 2, 0, 1], [1, 0.5, 0.75, 0.25, 0, 0, 0, 0]), LABELS)
 
 
 def test_rates_are_those_counted_by_hand(reading: Reading):
@@ -52,11 +52,11 @@ def test_the_curve_meets_the_rate_at_the_demanded_radius(reading: Reading):
 
 
 def test_a_radius_of_zero_certifies_nothing():
-    assert set(Reading.of(certificates([0] * 8, [0.0] * 8), LABELS).curve(1.0)["certified"]) == {0.0}
+    assert set(Reading(certificates([0] * 8, [0.0] * 8), LABELS).curve(1.0)["certified"]) == {0.0}
 
 
 def test_what_is_lost_is_paired(reading: Reading):
-    twin = Reading.of(certificates(LABELS.tolist(), [1.0] * 8), LABELS)
+    twin = Reading(certificates(LABELS.tolist(), [1.0] * 8), LABELS)
     found = lost(twin, reading)
     assert [found[name]["value"] * 8 for name in ("certified", "certified_correct", "right")] == [5, 6, 2]
     nothing = lost(twin, twin)["certified"]
@@ -65,7 +65,7 @@ def test_what_is_lost_is_paired(reading: Reading):
 
 
 def test_a_system_serves_what_is_certified_and_what_its_fallback_has_time_for(reading: Reading):
-    twin = Reading.of(certificates(LABELS.tolist(), [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0]), LABELS)
+    twin = Reading(certificates(LABELS.tolist(), [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0]), LABELS)
     found = systems(reading, twin, [0.5], [0.25, None])
     assert [one["served"]["value"] for one in found] == [3 / 8 + 2 / 8, 1.0]
     assert [one["accuracy"]["value"] for one in found] == [2 / 8 + 0.5 * 2 / 8, 2 / 8 + 0.5 * 5 / 8]
@@ -75,7 +75,7 @@ def test_a_system_serves_what_is_certified_and_what_its_fallback_has_time_for(re
 
 
 def test_a_twin_that_never_falls_back_has_no_load(reading: Reading):
-    twin = Reading.of(certificates(LABELS.tolist(), [1.0] * 8), LABELS)
+    twin = Reading(certificates(LABELS.tolist(), [1.0] * 8), LABELS)
     assert systems(reading, twin, [0.5], [None])[0]["load"] is None
 
 

@@ -146,7 +146,7 @@ def _print(document: dict[str, Any], asked: Asked) -> None:
     if known is not None:
         shares["right, certified or not"] = known["accuracy"]
     rows = [[name, str(Estimate.from_json(share))] for name, share in shares.items()]
-    rows.append(["mean radius", f"{document['mean_radius']:.3g}"])
+    rows.append(["mean radius", str(Estimate.from_json(document["mean_radius"]))])
     if known is not None:
         rows.append(["mean radius, wrong ones 0", f"{known['average_certified_radius']:.3g}"])
     title = f"{asked.method} on {document['model']}: {document['count']} images, radius {document['demanded_radius']:g}"

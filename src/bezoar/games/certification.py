@@ -158,7 +158,7 @@ class Certification(SanitizedGame):
             return pack_certificates(self.certifier.certify(frozen(model.value), images, referee.lab, stream))
 
         certificates: Certificates = unpack_certificates(referee.store.make(stage, compute))
-        return Reading.of(certificates, queries.labels, queries.groups)
+        return Reading(certificates, queries.labels, queries.groups)
 
     def _defended(
         self, referee: Referee, deal: Deal, attacked: Attacked, seed: Seed

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from bezoar.measure.estimates import proportion
+from bezoar.measure.estimates import mean, proportion
 from bezoar.records import Certificates, Estimate
 
 ROUNDING = 1e-6
@@ -29,7 +29,7 @@ class Correctness:
     accuracy: Estimate
     right: Estimate
     wrong: Estimate
-    average_radius: float
+    average_radius: Estimate
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Rates:
 
     certified: Estimate
     abstained: Estimate
-    mean_radius: float
+    mean_radius: Estimate
     correctness: Correctness | None
 
 
@@ -60,12 +60,12 @@ def rates(
             proportion(right, groups),
             proportion(found.certified & right, groups),
             proportion(found.certified & ~right, groups),
-            float((found.radius.double() * right).mean()),
+            mean((found.radius.double() * right).tolist(), "images"),
         )
     return Rates(
         proportion(found.certified, groups),
         proportion(found.predicted == -1, groups),
-        float(found.radius.double().mean()),
+        mean(found.radius.double().tolist(), "images"),
         correctness,
     )
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from bezoar.measure.certificates import share_within
+from bezoar.measure.certificates import rates, share_within
 from bezoar.measure.estimates import mean, paired_loss, proportion
 from bezoar.records import Certificates, Estimate
 
@@ -24,18 +24,18 @@ class Reading:
 
     Attributes:
         certificates: of n images.
-        right: bool [n], whether the class that is answered is the true one; an abstention is not.
+        labels: int64 [n].
         groups: int64 [n] or None, which images are not independent.
     """
 
     certificates: Certificates
-    right: Bool[Tensor, "n"]
+    labels: Int64[Tensor, "n"]
     groups: Int64[Tensor, "n"] | None = None
 
-    @staticmethod
-    def of(certificates: Certificates, labels: Int64[Tensor, "n"], groups: Int64[Tensor, "n"] | None = None) -> Reading:
-        """Certificates beside the true labels."""
-        return Reading(certificates, certificates.predicted == labels, groups)
+    @property
+    def right(self) -> Bool[Tensor, "n"]:
+        """Which answers are the true class; an abstention is none."""
+        return self.certificates.predicted == self.labels
 
     @property
     def certified(self) -> Bool[Tensor, "n"]:
@@ -58,16 +58,18 @@ class Reading:
         wrong answer's radius as 0 (Zhai et al., arXiv:2001.02378), `mean_radius` any answer's.
         """
         found = self.certificates
-        radius = found.radius.double()
+        added = rates(found, self.labels, self.groups)
+        known = added.correctness
+        assert known is not None
         return {
-            "accuracy": self.share(self.right).as_json(),
-            "certified": self.share(self.certified).as_json(),
-            "certified_correct": self.share(self.certified_correct).as_json(),
-            "certified_wrong": self.share(self.certified & ~self.right).as_json(),
+            "accuracy": known.accuracy.as_json(),
+            "certified": added.certified.as_json(),
+            "certified_correct": known.right.as_json(),
+            "certified_wrong": known.wrong.as_json(),
             "fallback": self.share(~self.certified).as_json(),
-            "abstained": self.share(found.predicted == -1).as_json(),
-            "average_certified_radius": mean((radius * self.right).tolist(), "images").as_json(),
-            "mean_radius": mean(radius.tolist(), "images").as_json(),
+            "abstained": added.abstained.as_json(),
+            "average_certified_radius": known.average_radius.as_json(),
+            "mean_radius": added.mean_radius.as_json(),
             "methods": {name: int((found.method == place).sum()) for place, name in enumerate(found.methods)},
             "curve": self.curve(largest),
         }

@@ -16,8 +16,6 @@ MEASURABLE = 0.6
 """Of stamped images the twin must have so many certified, or what a poison takes away cannot be seen."""
 
 DEFENCES = ("sanitizer", "repairer", "guard")
-WRAPPERS = ("masking", "voting")
-"""Certifiers that are a defence around another one."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,9 @@ class Certified:
         try:
             game = rows[0]["game"]
             defence = next((kind_of(game[name]) for name in DEFENCES if game.get(name) is not None), "")
-            inner, certifier = game["certifier"], game["certifier"]
-            if kind_of(certifier) in WRAPPERS:
-                inner, defence = certifier["certifier"], kind_of(certifier)
+            inner = game["certifier"]
+            if "certifier" in inner:  # one that holds another is a defence around it
+                inner, defence = inner["certifier"], kind_of(inner)
             network, trainer = game["architecture"], game["trainer"]
             if kind_of(trainer) == "partition_ensemble":
                 trainer, defence = trainer["trainer"], f"partition ensemble of {trainer['parts']}"
@@ -85,6 +83,10 @@ class Certified:
             except (KeyError, TypeError) as error:
                 raise unreadable(row, error) from None
         return found
+
+    def by_seed(self, *path: str) -> dict[int, Estimate]:
+        """The same by the game's seed."""
+        return dict(zip((int(row["game"]["seed"]) for row in self.rows), self.estimates(*path), strict=True))
 
     def value(self, *path: str) -> float:
         """The mean of that number over seeds."""

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bezoar.measure.estimates import mean
 from bezoar.records import Estimate
 from bezoar.report.canvas import BLUE, LINES, MUTED, VERMILLION, WIDTH, blank, dress, in_percent, legend
 from bezoar.report.certificates import MEASURABLE, Certified, certified
-from bezoar.report.doses import share
-from bezoar.report.groups import Row
-from bezoar.report.page import Cell, Percent, Picture, Section, Table, number, percent
+from bezoar.report.groups import Row, seeds_cell
+from bezoar.report.page import Cell, Picture, Section, Table, number, percent
 from bezoar.report.refusals import refusal_section
 
 MARKERS = ("", "o", "s", "^")
@@ -42,13 +40,13 @@ def _losses(setting: tuple[str, str, str, str], found: Sequence[Certified]) -> S
         [
             one.attack,
             len(one.rows),
-            _cell(one.estimates("drop", "certified"), signed=True) if one.measurable else "not measurable",
-            _cell(one.estimates("twin", "stamped", "certified")),
-            _cell(one.estimates("suspect", "stamped", "certified")),
-            _cell(one.estimates("suspect", "stamped", "certified_wrong")),
-            _cell(one.estimates("twin", "clean", "certified")),
-            _cell(one.estimates("suspect", "clean", "certified")),
-            _cell(one.estimates("stealth", "right"), signed=True),
+            seeds_cell(one.estimates("drop", "certified"), signed=True) if one.measurable else "not measurable",
+            seeds_cell(one.estimates("twin", "stamped", "certified")),
+            seeds_cell(one.estimates("suspect", "stamped", "certified")),
+            seeds_cell(one.estimates("suspect", "stamped", "certified_wrong")),
+            seeds_cell(one.estimates("twin", "clean", "certified")),
+            seeds_cell(one.estimates("suspect", "clean", "certified")),
+            seeds_cell(one.estimates("stealth", "right"), signed=True),
         ]
         for one in found
     ]
@@ -66,7 +64,7 @@ def _losses(setting: tuple[str, str, str, str], found: Sequence[Certified]) -> S
     pictures = [Picture(stamped_shares(found), caption)]
     if any(_graded(one) for one in found):
         caption = "Certified share over the radius, mean over seeds; dashed: and right. Grey: the first attack's twin."
-        pictures.append(Picture(radius_curves(found), caption))
+        pictures.append(Picture(attack_curves(found), caption))
     return Section(f"Certificates under attack: {data}", text, Table(columns, lines), pictures)
 
 
@@ -97,7 +95,7 @@ def stamped_shares(found: Sequence[Certified]) -> Figure:
     return figure
 
 
-def radius_curves(found: Sequence[Certified]) -> Figure:
+def attack_curves(found: Sequence[Certified]) -> Figure:
     """Certified share over the radius, clean beside stamped images: the twin, and every attack's poisoned model."""
     figure = blank(WIDTH, 3.4)
     panels = list[Axes](figure.subplots(1, 2, sharey=True))
@@ -134,7 +132,7 @@ def _curve(axes: Axes, one: Certified, who: str, where: str, place: int | None =
 
 
 def _systems(found: Sequence[Certified]) -> Section:
-    """The system view, for the middle capacity of each fallback."""
+    """The system view, for every accuracy and capacity of the fallback."""
     lines: list[Sequence[Cell]] = []
     for one in found:
         for place, system in enumerate(one.rows[0]["result"]["systems"]):
@@ -149,10 +147,10 @@ def _systems(found: Sequence[Certified]) -> Section:
                     f"{one.attack} ({one.certifier})",
                     number(float(np.mean([entry["fallback_accuracy"] for entry in each]))),
                     "all" if capacity is None else percent(float(capacity)),
-                    _cell(few["served"]),
-                    _cell(few["twin_served"]),
-                    _cell(few["accuracy"]),
-                    _cell(few["twin_accuracy"]),
+                    seeds_cell(few["served"]),
+                    seeds_cell(few["twin_served"]),
+                    seeds_cell(few["accuracy"]),
+                    seeds_cell(few["twin_accuracy"]),
                     _load([entry["load"] for entry in each]),
                 ]
             )
@@ -186,35 +184,62 @@ def _defences(found: Sequence[Certified], bare: Sequence[Certified]) -> Section:
     lines: list[Sequence[Cell]] = []
     for one in found:
         without = plain.get((one.setting, one.attack))
-        clean, stamped = (one.value("suspect", where, "certified") for where in ("clean", "stamped"))
-        base = [_before(one, without, where) for where in ("clean", "stamped")]
         lines.append(
             [
                 one.defence,
                 one.attack,
                 one.certifier,
                 len(one.rows),
-                _cell(one.estimates("suspect", "stamped", "certified")),
-                "?" if base[1] is None else f"{100 * (stamped - base[1]):+.1f} points",
-                "?" if base[0] is None else f"{100 * (clean - base[0]):+.1f} points",
-                _cell(one.estimates("suspect", "stamped", "certified_correct")),
+                seeds_cell(one.estimates("suspect", "stamped", "certified")),
+                _changed("recovered", one, without),
+                _changed("given_up", one, without),
+                seeds_cell(one.estimates("suspect", "stamped", "certified_correct")),
                 _told(one),
             ]
         )
-    columns = ("defence", "attack", "certifier", "seeds", "stamped: certified", "change, stamped", "change, clean")
+    columns = (
+        "defence",
+        "attack",
+        "certifier",
+        "seeds",
+        "stamped: certified",
+        "given back, stamped",
+        "given up, clean",
+    )
     columns += ("stamped: certified and right", "poison told apart (ROC AUC)")
     text = (
-        "What a defence gives back on stamped images, and what it costs on clean ones: certified share of the defended "
-        "poisoned model minus that of the undefended one, mean over seeds. No defence knows the attack."
+        "What a defence gives back on stamped images, and what it gives up on clean ones: certified share of the "
+        "poisoned model with the defence against that without. Where the defence is another certifier or trainer, the "
+        "two are games of their own, and the interval joins theirs at the far ends. A guard leaves the model as it is. "
+        "No defence knows the attack."
     )
     return Section("Defences of certificates", text, Table(columns, lines))
 
 
-def _before(one: Certified, without: Certified | None, where: str) -> float | None:
-    """The certified share without the defence: the game's own reading, or the game without it."""
-    if all("undefended" in row["result"] for row in one.rows):
-        return one.value("undefended", where, "certified")
-    return None if without is None else without.value("suspect", where, "certified")
+def _changed(name: Literal["recovered", "given_up"], one: Certified, without: Certified | None) -> Cell:
+    """What a defence gives back, or gives up: paired within a game, else against the game of the seed without it."""
+    if all(name in row["result"] for row in one.rows):
+        return seeds_cell(one.estimates(name, "certified"), signed=True)
+    if all("guard" in row["result"] for row in one.rows):
+        return "nothing"
+    before = {} if without is None else without.by_seed("suspect", PLACES[name], "certified")
+    after = one.by_seed("suspect", PLACES[name], "certified")
+    pairs = [(after[seed], before[seed]) for seed in after if seed in before]
+    if name == "given_up":
+        pairs = [(old, new) for new, old in pairs]
+    return (
+        seeds_cell([_minus(first, second) for first, second in pairs], signed=True) if pairs else "no game without it"
+    )
+
+
+PLACES = {"recovered": "stamped", "given_up": "clean"}
+"""On which images."""
+
+
+def _minus(first: Estimate, second: Estimate) -> Estimate:
+    """A difference whose interval joins the two at their far ends."""
+    ends = max(-1.0, first.low - second.high), min(1.0, first.high - second.low)
+    return Estimate(first.value - second.value, *ends, first.n, first.unit)
 
 
 def _told(one: Certified) -> Cell:
@@ -222,17 +247,5 @@ def _told(one: Certified) -> Cell:
     for part in ("defence", "guard"):
         entries = [row["result"].get(part) or {} for row in one.rows]
         if all(entry.get("auc") is not None for entry in entries):
-            return _cell([Estimate.from_json(entry["auc"]) for entry in entries], in_percent=False)
+            return seeds_cell([Estimate.from_json(entry["auc"]) for entry in entries], in_percent=False)
     return ""
-
-
-def _cell(found: Sequence[Estimate], *, signed: bool = False, in_percent: bool = True) -> Cell:
-    """One seed with its own interval, two as they are, and the mean of more."""
-    if len(found) == 2:
-        return " and ".join(percent(one.value) if in_percent else number(one.value) for one in found)
-    if len(found) == 1:
-        one = found[0]
-    else:
-        values = [each.value for each in found]
-        one = mean(values, "seeds") if signed else share(values)
-    return Percent(one, bar=not signed) if in_percent else one

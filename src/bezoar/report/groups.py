@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
+
 from bezoar.component import canonical
 from bezoar.errors import StoreError
 from bezoar.games.repairing import Point
+from bezoar.measure.estimates import mean
 from bezoar.records import Estimate
-from bezoar.report.page import Cell, number, percent
+from bezoar.report.page import Cell, Percent, number, percent
 
 Row = Mapping[str, Any]
 
@@ -152,3 +155,26 @@ def over_seeds(estimates: Sequence[Estimate], average: Cell) -> Cell:
     if len(estimates) > 2:
         return average
     return " and ".join(percent(one.value) for one in estimates)
+
+
+def joined(found: Sequence[Estimate], *, signed: bool = False) -> Estimate:
+    """The mean over seeds of what was measured on the same images; of one seed, its own.
+
+    Student's interval over seeds, no narrower than that of one seed: seeds share the test images, so what chance there
+    is in these does not average out. It ends at 0 and 1, where shares do, or for `signed` changes at -1 and 1.
+    """
+    if len(found) == 1:
+        return found[0]
+    over = mean([one.value for one in found], "seeds")
+    low, high = (float(np.mean(ends)) for ends in zip(*((one.low, one.high) for one in found), strict=True))
+    return Estimate(
+        over.value, max(-1.0 if signed else 0.0, min(over.low, low)), min(1.0, max(over.high, high)), over.n, over.unit
+    )
+
+
+def seeds_cell(found: Sequence[Estimate], *, in_percent: bool = True, signed: bool = False) -> Cell:
+    """One seed with its own interval, two as they are, and the mean of more (`joined`)."""
+    if len(found) == 2:
+        return " and ".join(percent(one.value) if in_percent else number(one.value) for one in found)
+    one = joined(found, signed=signed)
+    return Percent(one, bar=not signed) if in_percent else one

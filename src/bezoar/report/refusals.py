@@ -9,7 +9,7 @@ from bezoar.errors import SettingError
 from bezoar.measure.monitoring import Chart, average_run_length, chart, refusal_rate
 from bezoar.records import Estimate
 from bezoar.report.certificates import Certified
-from bezoar.report.doses import share
+from bezoar.report.groups import joined
 from bezoar.report.page import Cell, Percent, Section, Table, number
 
 FALSE_ALARM = 10_000
@@ -41,7 +41,7 @@ def refusal_section(found: Sequence[Certified]) -> Section | None:
 
 
 def _line(one: Certified) -> list[Cell] | None:
-    clean, stamped = (_over_seeds(one.estimates("suspect", where, "fallback")) for where in ("clean", "stamped"))
+    clean, stamped = (joined(one.estimates("suspect", where, "fallback")) for where in ("clean", "stamped"))
     usual = clean.high
     try:
         made = chart(usual, min(0.99, FOLD * usual), float(FALSE_ALARM))
@@ -49,10 +49,6 @@ def _line(one: Certified) -> list[Cell] | None:
         return None
     cells = [_queries(made, clean.value, stamped, each) for each in SHARES]
     return [one.attack, one.certifier, Percent(clean), Percent(stamped), *cells]
-
-
-def _over_seeds(rates: Sequence[Estimate]) -> Estimate:
-    return rates[0] if len(rates) == 1 else share([rate.value for rate in rates])
 
 
 def _queries(made: Chart, clean: float, stamped: Estimate, attacked: float) -> str:

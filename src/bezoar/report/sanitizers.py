@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bezoar.records import Estimate
-from bezoar.report.doses import share
-from bezoar.report.groups import Row, group, unreadable
-from bezoar.report.page import Cell, Percent, Section, Table, number, percent
+from bezoar.report.groups import Row, group, seeds_cell, unreadable
+from bezoar.report.page import Cell, Section, Table
 
 COLUMNS = (
     "game",
@@ -55,18 +54,8 @@ def _line(rows: Sequence[Row]) -> list[Cell]:
         ("sanitized", "clean_accuracy"),
     ):
         found = [estimate for row in rows if (estimate := _estimate(row, part, name)) is not None]
-        cells.append(_cell(found, in_percent=name != "auc"))
+        cells.append(seeds_cell(found, in_percent=name != "auc") if found else "no poison")
     return cells
-
-
-def _cell(found: Sequence[Estimate], *, in_percent: bool) -> Cell:
-    """A single seed with its own interval, two seeds as they are, and the mean of more."""
-    if not found:
-        return "no poison"
-    if len(found) == 2:
-        return " and ".join(percent(one.value) if in_percent else number(one.value) for one in found)
-    one = found[0] if len(found) == 1 else share([each.value for each in found])
-    return Percent(one) if in_percent else one
 
 
 def _estimate(row: Row, part: str, name: str) -> Estimate | None:
