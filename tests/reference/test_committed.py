@@ -23,7 +23,9 @@ NO_GAMES = ("numbers.yaml", "victims.yaml", "pretraining.yaml", "bounds_victims.
 """What the paper prints, and what several experiments build on."""
 
 EXPERIMENTS = sorted(path for path in (ROOT / "experiments").rglob("*.yaml") if path.name not in NO_GAMES)
-REPRODUCED = sorted(path for paper in (LUKAS, ZHU) for path in (ROOT / "results" / paper).glob("*/*.jsonl"))
+REPRODUCED = sorted(
+    path for paper in (LUKAS, ZHU, "certification") for path in (ROOT / "results" / paper).glob("*/*.jsonl")
+)
 """One folder of results for each preset."""
 
 
@@ -49,7 +51,8 @@ def _presets(path: Path) -> list[str | None]:
 
 
 @pytest.mark.parametrize(
-    "script", ["catalogue", "results", "attacks", "repairs", "detectors", "reproduction", "transfer"]
+    "script",
+    ["catalogue", "results", "attacks", "repairs", "detectors", "reproduction", "transfer", "certification"],
 )
 def test_a_generated_page_is_what_its_script_writes(script: str) -> None:
     """The remedy is `make docs`."""
