@@ -121,7 +121,7 @@ def _write(
     save_model(
         suspect.value,
         out / "suspect",
-        architecture=game.architecture,
+        architecture=game.recipe.made,
         shape=data.value.train.shape,
         provenance={"made_by": "bezoar demo", "seed": game.seed, "poisoned": True},
     )

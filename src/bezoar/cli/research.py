@@ -147,10 +147,10 @@ def _print_certification(name: str, result: dict[str, Any]) -> None:
     print_table(name, ["model, images", *VOUCHED.values()], rows)
     said = {
         "drop": "certificates lost against the twin, stamped",
-        "stealth": "clean",
-        "recovered": "given back, stamped",
+        "stealth": "the same, clean",
+        "recovered": "given back by the defence, stamped",
+        "given_up": "given up for that, clean",
     }
-    said["given_up"] = "given up for that, clean"
     rows = [[text, str(Estimate.from_json(result[key]["certified"]))] for key, text in said.items() if key in result]
     if "guard" in result:
         rows.append(["stamped queries told apart (ROC AUC)", str(Estimate.from_json(result["guard"]["auc"]))])
