@@ -9,7 +9,7 @@ demo: .venv/core  ## poison, detect and repair a classifier, in about two minute
 	$(BIN)/bezoar demo --out bezoar-demo
 
 test: .venv/dev  ## the whole test suite
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 setup: .venv/dev  ## everything a developer needs, in .venv
 

@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+import torch
 from jaxtyping import config
 
 
@@ -21,6 +22,12 @@ def _give_beartype_a_generator_of_its_own() -> None:
 
 
 _give_beartype_a_generator_of_its_own()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """The same floats whatever the machine, as far as threads decide, and a core for each process that runs tests."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from typer.testing import CliRunner, Result
 from world import CLEANSE, UNLEARNING, WORLD
 
@@ -18,16 +18,13 @@ from bezoar.games.robustness import Robustness
 from bezoar.store import Store
 
 
-@pytest.fixture(scope="session", autouse=True)
-def threads() -> None:
-    """The same floats whatever the machine, as far as threads decide them."""
-    torch.set_num_threads(2)
-
-
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the session's store lies."""
-    return tmp_path_factory.mktemp("home")
+    """Where the session's store lies: one for all processes that run tests, so that none trains what another has."""
+    folder = tmp_path_factory.getbasetemp()
+    home = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "home-of-the-session"
+    home.mkdir(exist_ok=True)
+    return home
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ def test_a_detector_gets_the_suspect_and_trusted_images_and_nothing_else(
         return inspect(self, *given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(NeuralCleanse, "inspect", watch)
-    build(Detectability, {**WORLD, "detector": {**CLEANSE, "steps": 1}, "models": 1}).play(referee)
+    build(Detectability, {**WORLD, "detector": {**CLEANSE, "steps": 2}, "models": 1}).play(referee)
     suspect, trusted, lab, seed = handed[:4]
     assert isinstance(trusted, Trusted)
     assert isinstance(seed, Seed)

@@ -84,7 +84,7 @@ def test_a_figure_is_played_drawn_and_judged_and_the_same_command_plays_nothing_
     assert "badnets: attack success rises with m" in page
     assert {path.suffix for path in (tmp_path / "page" / "figures").iterdir()} == {".svg", ".png"}
     told = bezoar(*words)
-    assert "badnets: attack success rises" in told.stdout
+    assert set(rise["text"].split()) <= set(told.stdout.split()), "the claim stands there, however its lines are broken"
     assert max(len(line) for line in told.stdout.splitlines()) <= 80
     redrawn = bezoar("report", tmp_path / "detection.jsonl", "--out", tmp_path / "report")
     assert redrawn.exit_code == 0

@@ -178,7 +178,7 @@ def old_small_resnet(width: int) -> list[nn.Module]:
 @pytest.mark.parametrize(
     ("architecture", "old", "factor"),
     [(ResNet18(width=16), old_resnet18, 8), (SmallResNet(), old_small_resnet, 4)],
-    ids=str,
+    ids=["resnet18", "small_resnet"],
 )
 def test_networks_from_before_dropout_keep_their_keys_and_weights(
     architecture: Architecture, old: Callable[[int], list[nn.Module]], factor: int, dropout: float

@@ -98,14 +98,15 @@ def test_experiments_share_the_models_of_equal_attacks(preset: str) -> None:
     seen, repaired_ones = (games_of(sweep, preset, FOLDER) for sweep in ("detection", "curves"))
     both = set[str]().union(*(game.trainings() for game in seen))
     more = set[str]().union(*(game.trainings() for game in repaired_ones))
+    equal = [game for game in repaired_ones if game.attack in [one.attack for one in seen]]
     attacks = [
         {game.attack.identity()["poisons"] for game in few if game.attack.kind == "badnets"}
         for few in (seen, repaired_ones)
     ]
-    assert len(attacks[0] & attacks[1]) >= 4, "so many points has the plane of Figure 7 along BadNets"
+    assert len(attacks[0] & attacks[1]) >= 3, "too few poisons, enough and many: the points of Figure 7 along BadNets"
     assert len(more & both) >= 3 * 5, "of every seed the clean model and those of the equal attacks"
     if preset == "cpu":
-        assert more <= both
+        assert set[str]().union(*(game.trainings() for game in equal)) <= both
 
 
 def test_an_unknown_name_and_a_folder_without_experiments_are_one_message(tmp_path: Path) -> None:
