@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import mean
 
 from bezoar.report.canvas import save_figure
+from bezoar.report.examined import examined_sections
+from bezoar.report.groups import Row
 from bezoar.report.parts import as_text, markdown
 from bezoar.report.transfers import Transferred, transfer_sections, transferred
 from bezoar.reproduce.experiments import ZHU
@@ -18,6 +20,7 @@ from bezoar.rows import Results
 ROOT = Path(__file__).parents[1]
 TARGET = Path(__file__).with_name("transfer.md")
 PICTURES = TARGET.parent / "pictures"
+JOINT = PICTURES / "transfer-examined.png"
 PAPER = Reproduction(ROOT, ZHU, "cpu")
 
 HEAD = """# What of "Transferable Clean-Label Poisoning Attacks" holds here
@@ -36,15 +39,19 @@ def page() -> str:
     """The page as Markdown."""
     found = PAPER.drawn()
     parts = [HEAD, *PAPER.claims(found), "", why(transferred(PAPER.rows("cp-fig5")))]
-    parts += [*PAPER.parts(found, "transfer"), *screened(), *PAPER.provenance(found)]
+    parts += [*PAPER.parts(found, "transfer"), *screened(), *examined(), *PAPER.provenance(found)]
     return "\n".join(parts) + "\n"
+
+
+def rows_of(name: str) -> list[Row]:
+    """The rows of an experiment that stands beside the paper's figures."""
+    return list(Results(ROOT / "results" / ZHU / f"{name}.jsonl").rows.values())
 
 
 def screened() -> list[str]:
     """What sanitizers find of triggerless poisons, from the rows of experiments/convex-polytope/screening.yaml."""
-    rows = list(Results(ROOT / "results" / ZHU / "screening.jsonl").rows.values())
     lines: list[str] = []
-    for section in transfer_sections(rows):
+    for section in transfer_sections(rows_of("screening")):
         if section.title.endswith("screened") and section.table is not None:
             lines += ["", f"## {section.title}", "", SCREENED, "", markdown(as_text(section.table)).rstrip()]
     return lines
@@ -53,6 +60,20 @@ def screened() -> list[str]:
 SCREENED = """White-box victims, so that there is something to prevent. A sanitizer ranks the 500 rows, five of them poisoned, by the features of
 the victim that was fine-tuned on them; the most suspicious 25 go and the victim is fine-tuned again. Means over 20 targets;
 the rows are those of `results/convex-polytope/screening.jsonl`."""
+
+
+def examined() -> list[str]:
+    """What a repair leaves of them and what a detector sees, from the rows of experiments/convex-polytope/examined.yaml."""
+    lines: list[str] = []
+    for section in examined_sections(rows_of("examined")):
+        if section.table is not None:
+            lines += ["", f"## {section.title}", "", EXAMINED, "", markdown(as_text(section.table)).rstrip()]
+        for picture in section.figures:
+            lines += ["", f"![{picture.caption}](pictures/{JOINT.name})", "", picture.caption]
+    return lines
+
+
+EXAMINED = """White-box victims again, of the first ten targets."""
 
 
 def why(found: list[Transferred]) -> str:
@@ -79,3 +100,6 @@ if __name__ == "__main__":
     for name, one in PAPER.drawn().items():
         for number, picture in enumerate(figures(one), start=1):
             save_figure(picture.figure, PICTURES / f"transfer-{name}-{number}.png")
+    for section in examined_sections(rows_of("examined")):
+        for picture in section.figures:
+            save_figure(picture.figure, JOINT)

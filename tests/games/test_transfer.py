@@ -392,6 +392,9 @@ def test_victims_are_repaired_and_inspected_and_nothing_else_changes(referee: Re
     assert (left.estimate.value, left.estimate.n) == (repaired["final"]["attack_success"]["value"], 6)
     assert isinstance(models, Estimate)
     assert (models.value, models.n) == (pytest.approx(above), 8)
+    (picture,) = section.figures
+    drawn = [bars.lines[0].get_xydata() for bars in picture.figure.axes[0].containers]
+    assert [one.tolist() for one in drawn] == [[[left.estimate.value, pytest.approx(above)]]]
     assert examined_sections([{"game": transfer().identity(), "result": result}]) == []
 
 

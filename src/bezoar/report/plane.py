@@ -32,8 +32,8 @@ def plane(places: Sequence[Place], reading: str) -> Figure:
         axes.errorbar(
             [one.value for one in across],
             [one.value for one in up],
-            xerr=_lengths(sure),
-            yerr=_lengths(up),
+            xerr=lengths(sure),
+            yerr=lengths(up),
             color=colour,
             elinewidth=0.7,
             linewidth=1.2,
@@ -66,7 +66,7 @@ def _point(estimate: Estimate) -> Estimate:
     return Estimate(estimate.value, estimate.value, estimate.value, estimate.n, estimate.unit)
 
 
-def _lengths(estimates: Sequence[Estimate]) -> list[list[float]]:
+def lengths(estimates: Sequence[Estimate]) -> list[list[float]]:
     """How far the intervals reach down and up, as error bars take it."""
     down = [max(0.0, one.value - one.low) for one in estimates]
     return [down, [max(0.0, one.high - one.value) for one in estimates]]
