@@ -15,6 +15,7 @@ from bezoar.games.referee import Referee
 from bezoar.report.certificates import MEASURABLE
 from bezoar.report.results import results_page
 from bezoar.store import Store
+from bezoar.training.sgd import Sgd
 
 Result = dict[str, Any]
 ADAM = {"epochs": 30, "batch_size": 64, "lr": 0.002}
@@ -32,6 +33,7 @@ BOUNDED: dict[str, Any] = {
 SMOOTHED = {**BOUNDED, "trainer": {"kind": "sgd", "noise": 0.25, **SGD}, "certifier": "smoothing"}
 LADDER = {"kind": "certifier_ladder", "relabel": "target", "poisons": 200, "amplitude": 0.5, "epsilon": 0.05}
 CODES = {"kind": "certifier_codes", "poisons": 130}
+PROBABLE = {"kind": "ensemble", "architecture": "convolutional", "vote": "probabilities"}
 BADNETS = {"kind": "badnets", "poisons": 130, "trigger": {"kind": "patch", "size": 3}}
 
 
@@ -135,8 +137,15 @@ def test_a_game_is_resumed_from_the_store_and_draws_a_page(referee: Referee, cod
         ({"certifier": {"kind": "bounds", "epsilon": 0}}, "certifier.epsilon: input should be greater than 0"),
         ({"certifier": {"kind": "smoothing", "sigma": 0}}, "certifier.sigma: input should be greater than 0"),
         ({"certifier": {"kind": "smoothing", "draws": 100, "radius": 0.6}}, "draws"),
+        ({"certifier": "bounds", "architecture": "small_senet"}, r"bounds do not go through 'blocks"),
+        ({"certifier": {"kind": "masking", "size": 20}}, "certifier.size: a mask of 20 pixels leaves nothing"),
+        ({"certifier": {"kind": "masking", "certifier": "bounds"}, "architecture": "small_senet"}, "bounds do not go"),
+        ({"certifier": "voting", "architecture": PROBABLE}, "its members vote by probabilities"),
     ],
 )
-def test_settings_that_cannot_be_played_are_named(referee: Referee, changes: dict[str, Any], message: str):
+def test_settings_that_cannot_be_played_are_named_before_anything_is_trained(
+    referee: Referee, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+):
+    monkeypatch.setattr(Sgd, "train", lambda *_: pytest.fail("trained for a game that cannot be played"))
     with pytest.raises(SettingError, match=message):
-        game(SMOOTHED, attack=CODES, **changes).play(referee)
+        game(SMOOTHED, attack=CODES, seed=2, **changes).play(referee)

@@ -96,6 +96,23 @@ def test_a_flat_folder_has_certificates_without_labels(bezoar: Any, owned: Path,
     assert json.loads(again.stdout)["curve"] == document["curve"]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (SETTINGS, ("smoothing on", "radius 0.3 in L2", "certified and wrong", "mean radius, wrong ones 0")),
+        (("--method", "bounds", "epsilon=0.001"), ("bounds on", "radius 0.001 in L∞", "certified and right")),
+    ],
+    ids=["smoothing", "bounds"],
+)
+def test_what_is_measured_of_labelled_images_is_told(
+    bezoar: Any, owned: Path, words: tuple[str, ...], said: tuple[str, ...]
+) -> None:
+    answer = bezoar("certify", owned / "model", "--images", owned / "labelled", "--quick", *words)
+    assert answer.exit_code == 0, answer.output
+    told = " ".join(answer.stdout.split())
+    assert [one for one in said if one not in told] == [], told
+
+
 def test_an_own_checkpoint_is_certified_with_its_own_mean_and_std_and_a_wrong_model_is_warned_of(
     bezoar: Any, owned: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -312,6 +312,13 @@ def test_a_network_with_max_pooling_has_intervals_only():
             margins(model, images, labels, 0.05, method=method)
 
 
+class Rectified(nn.BatchNorm2d):
+    """Normalises and rectifies in one module, as timm's do."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - its name
+        return super().forward(input).relu()
+
+
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
@@ -322,6 +329,8 @@ def test_a_network_with_max_pooling_has_intervals_only():
         ([nn.AvgPool2d(4, ceil_mode=True), nn.Flatten(), nn.Linear(8, 3)], "ceil_mode"),
         ([nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(32, 3)], "4x4 does not divide"),
         ([nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten(), nn.Linear(72, 3)], "BatchNorm2d"),
+        ([Rectified(2), nn.Flatten(), nn.Linear(72, 3)], r"module\.0.*Rectified"),
+        ([nn.Linear(6, 2), nn.Flatten(), nn.Linear(24, 3)], r"module\.0.*feature maps of 2x6x6.*Flatten"),
         ([nn.Flatten(), nn.Linear(72, 3), nn.Softmax(1)], "follows the head"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -343,6 +352,12 @@ def test_networks_with_a_way_of_their_own_are_refused_by_name():
     squeezed = SmallSENet().build((2, 6, 6), CLASSES, Seed(0)).eval()
     with pytest.raises(SettingError, match="blocks"):
         margins(squeezed, images, labels, 0.1, method="ibp")
+    hooked = wrapped(nn.Flatten(), nn.Linear(72, 4), nn.ReLU(), nn.Linear(4, 3))
+    handle = hooked.get_submodule("module.1").register_forward_hook(lambda _, __, output: output + 1)
+    with pytest.raises(SettingError, match=r"hook.*module\.1.*Linear"):
+        margins(hooked, images, labels, 0.1, method="ibp")
+    handle.remove()
+    assert margins(hooked, images, labels, 0.1, method="ibp").shape == (4, 3)
     model = network("dense")
     model.linear = nn.Sequential(nn.Linear(7, 3))
     with pytest.raises(SettingError, match=r"head is a Sequential.*nn\.Linear"):

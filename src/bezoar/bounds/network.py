@@ -87,9 +87,10 @@ def read(model: Classifier, shape: Sequence[int], *, detached: bool = False) -> 
         detached: whether the weights are cut off from the model's, so that no gradient reaches it.
 
     Raises:
-        SettingError: a layer is of another kind, the head is not one linear layer, or the network's way from images to
-            logits is a function of its own; the message names it.
+        SettingError: a layer is of another kind or has hooks, the head is not one linear layer, or the network's way
+            from images to logits is a function of its own; the message names it.
     """
+    _require_unhooked(model)
     parts, head = _parts(model)
     if not _plain(head, nn.Linear):
         raise SettingError(f"the head is a {type(head).__name__}; bounds need one nn.Linear from features to logits")
@@ -102,6 +103,17 @@ def read(model: Classifier, shape: Sequence[int], *, detached: bool = False) -> 
         raise SettingError(f"the head gets features of the shape {tuple(reader.nodes[here].shape)}, not one vector")
     linear = cast(nn.Linear, head)
     return Network(tuple(reader.nodes), Dense(reader.take(linear.weight), reader.take_if_there(linear.bias)))
+
+
+def _require_unhooked(model: Classifier) -> None:
+    """Refuse a module that does more than its kind does: bounds would vouch for another function."""
+    for name, module in model.named_modules():
+        added = [kind for kind in ("_forward_hooks", "_forward_pre_hooks", "forward") if vars(module).get(kind)]
+        if added:
+            raise SettingError(
+                f"bounds do not see what a hook, or a `forward` of its own, does to {name or 'the model'!r}, a "
+                f"{type(module).__name__}; remove it"
+            )
 
 
 def _parts(model: Classifier) -> tuple[list[tuple[str, nn.Module]], nn.Module]:
@@ -182,10 +194,9 @@ class _Reader:
         if _plain(module, nn.Conv2d):
             return self._convolution(name, cast(nn.Conv2d, module))
         if _plain(module, nn.Linear):
-            linear = cast(nn.Linear, module)
-            return Dense(self.take(linear.weight), self.take_if_there(linear.bias))
-        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
-            return self._normalisation(module)
+            return self._dense(name, cast(nn.Linear, module), shape)
+        if _plain(module, nn.BatchNorm2d) and cast(nn.BatchNorm2d, module).running_mean is not None:
+            return self._normalisation(cast(nn.BatchNorm2d, module))
         if _plain(module, nn.ReLU):
             return Rectifier()
         if _plain(module, nn.AvgPool2d):
@@ -204,6 +215,14 @@ class _Reader:
         raise SettingError(
             f"bounds do not go through {name!r}, a {type(module).__name__} ({module}); known are {KNOWN}"
         )
+
+    def _dense(self, name: str, module: nn.Linear, shape: torch.Size) -> Dense:
+        if len(shape) != 1:
+            raise SettingError(
+                f"bounds do not go through {name!r}: a Linear gets feature maps of {'x'.join(map(str, shape))}; put a "
+                "Flatten before it"
+            )
+        return Dense(self.take(module.weight), self.take_if_there(module.bias))
 
     def _convolution(self, name: str, module: nn.Conv2d) -> Convolution:
         kernel, dilation = _pair(module.kernel_size), _pair(module.dilation)

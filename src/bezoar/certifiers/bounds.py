@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from bezoar.bounds.margins import STEPS, Method, margins
+from bezoar.bounds.network import read
 from bezoar.certifiers.queries import require_evaluation, require_pixels
 from bezoar.component import register
 from bezoar.lab import Lab
@@ -68,6 +69,16 @@ class Bounds(Certifier):
     def demanded(self) -> float:
         """The radius of the ball."""
         return self.epsilon
+
+    def require(self, model: Classifier, shape: tuple[int, int, int]) -> None:
+        """Refuse layers that bounds do not go through.
+
+        Raises:
+            SettingError: a layer is of another kind, or a maximum where `methods` holds more than intervals.
+        """
+        network = read(model, shape, detached=True)
+        if set(self.methods) != {"ibp"}:
+            network.require_linear()
 
     def certify(self, model: Classifier, images: Float[Tensor, "n c h w"], lab: Lab, seed: Seed) -> Certificates:
         """The class that the model predicts, always; the evidence is the best bound of its margin at `epsilon`.

@@ -105,6 +105,15 @@ class Masking(Certifier):
             hidden[number, :, top : top + size, left : left + size] = True
         return hidden
 
+    def require(self, model: Classifier, shape: tuple[int, int, int]) -> None:
+        """Refuse images that the masks do not fit, and what the inner certifier refuses.
+
+        Raises:
+            SettingError: a mask would hide the whole image, or the inner certifier refuses the model.
+        """
+        self.masks(*shape[1:])
+        self.certifier.require(model, shape)
+
     def certify(self, model: Classifier, images: Float[Tensor, "n c h w"], lab: Lab, seed: Seed) -> Certificates:
         """What the vote proves; the evidence is the share of copies that are certified for its class.
 

@@ -47,6 +47,15 @@ class Voting(Certifier):
         """The inner certifier's."""
         return self.certifier.demanded
 
+    def require(self, model: Classifier, shape: tuple[int, int, int]) -> None:
+        """Refuse an ensemble that adds up probabilities, and members that the inner certifier refuses.
+
+        Raises:
+            SettingError: the ensemble adds up probabilities, or the inner certifier refuses a member.
+        """
+        for each in _members(model):
+            self.certifier.require(each, shape)
+
     def certify(self, model: Classifier, images: Float[Tensor, "n c h w"], lab: Lab, seed: Seed) -> Certificates:
         """What the vote proves; the evidence is by how many votes its class cannot be caught up at the demanded radius.
 
@@ -57,17 +66,24 @@ class Voting(Certifier):
             DataError: an image has values outside [0, 1].
             SettingError: the ensemble adds up probabilities, or the inner certifier refuses a member.
         """
-        if isinstance(model, EnsembleClassifier) and model.vote != "classes":
-            raise SettingError(
-                f"model: its members vote by {model.vote}, which certificates of their classes do not bound; "
-                "train it with vote: classes"
-            )
-        members = model.voters if isinstance(model, EnsembleClassifier) else [model]
+        members = _members(model)
         numbered = lab.progress.track(list(enumerate(members)), "members", len(members))
         return by_vote(
             [self.certifier.certify(each, images, lab, seed / "member" / number) for number, each in numbered],
             len(model.classes),
         )
+
+
+def _members(model: Classifier) -> Sequence[Classifier]:
+    """Those whose classes are counted; any model but an ensemble is the only one."""
+    if not isinstance(model, EnsembleClassifier):
+        return [model]
+    if model.vote != "classes":
+        raise SettingError(
+            f"model: its members vote by {model.vote}, which certificates of their classes do not bound; "
+            "train it with vote: classes"
+        )
+    return model.voters
 
 
 def by_vote(members: Sequence[Certificates], classes: int) -> Certificates:

@@ -148,7 +148,7 @@ def _print(document: dict[str, Any], asked: Asked) -> None:
     rows = [[name, str(Estimate.from_json(share))] for name, share in shares.items()]
     rows.append(["mean radius", str(Estimate.from_json(document["mean_radius"]))])
     if known is not None:
-        rows.append(["mean radius, wrong ones 0", f"{known['average_certified_radius']:.3g}"])
+        rows.append(["mean radius, wrong ones 0", str(Estimate.from_json(known["average_certified_radius"]))])
     title = f"{asked.method} on {document['model']}: {document['count']} images, radius {document['demanded_radius']:g}"
     print_table(f"{title} in {norm}", ["measured on the images", "share [95 % interval]"], rows)
     if asked.quick:

@@ -103,6 +103,7 @@ class Certification(SanitizedGame):
         referee = referee.publishing(self.recipe)
         seed = Seed(self.seed)
         deal = self.deal(referee, seed)
+        self._require(deal)
         attacked = referee.attacked(deal.data, self.attack, self.recipe, seed)
         twin = referee.train(deal.data, None, self.recipe, seed)
         clean, stamped = self._queries(deal, attacked)
@@ -128,11 +129,16 @@ class Certification(SanitizedGame):
             result["guard"] = self._guarded(self.guard, referee, deal, attacked.model, (clean, stamped), seed)
         return result
 
+    def _require(self, deal: Deal) -> None:
+        """Refuse, before anything is trained, what could not be certified afterwards."""
+        test = deal.data.value.test
+        if self.images > len(test):
+            raise SettingError(f"images: {self.images} is too many; the data have {len(test)} test images")
+        self.certifier.require(self.recipe.made.build(test.shape, test.classes, Seed(0)), test.shape)
+
     def _queries(self, deal: Deal, attacked: Attacked) -> tuple[Queries, Queries]:
         """The clean test images that are certified, and those of them that the attack stamps."""
         test, probe = deal.data.value.test, attacked.probe
-        if self.images > len(test):
-            raise SettingError(f"images: {self.images} is too many; the data have {len(test)} test images")
         chosen = torch.arange(self.images) * len(test) // self.images
         facts = {"data": deal.data.address, "images": self.images}
         groups = test.groups

@@ -124,6 +124,18 @@ class Certifier(Component):
     def demanded(self) -> float:
         """The radius that an answer needs to count as certified."""
 
+    def require(self, model: Classifier, shape: tuple[int, int, int]) -> None:
+        """Refuse, before any work, a model that it cannot reason about whatever the weights; by default none.
+
+        Args:
+            model: trained or not.
+            shape: of the images (c, h, w).
+
+        Raises:
+            SettingError: what is in the way, and what would do.
+        """
+        del model, shape
+
     @abstractmethod
     def certify(self, model: Classifier, images: Float[Tensor, "n c h w"], lab: Lab, seed: Seed) -> Certificates:
         """What it vouches for, on the CPU; the model is left as it was.
