@@ -109,6 +109,22 @@ def test_experiments_share_the_models_of_equal_attacks(preset: str) -> None:
         assert set[str]().union(*(game.trainings() for game in equal)) <= both
 
 
+@pytest.mark.parametrize("preset", ["gpu", "paper"])
+@pytest.mark.parametrize("sweep", ["detection", "curves"])
+def test_both_curves_of_figure_5_and_the_trusted_images_of_figure_7_are_the_papers(sweep: str, preset: str) -> None:
+    doses: dict[str, set[int]] = {}
+    trusted: dict[bool, set[int]] = {}
+    for game in games_of(sweep, preset, FOLDER):
+        attack = game.attack.identity()
+        doses.setdefault(game.attack.kind, set()).add(attack.get("poisons", 0))
+        on_training_code = game.attack.kind in ("trigger_scattering", "parameter_controlled")
+        trusted.setdefault(on_training_code, set()).add(game.trusted)
+    assert doses["badnets"] >= {5, 20, 50, 500}
+    assert 750 in doses["clean_badnets"]
+    assert len(doses["clean_badnets"]) >= 3
+    assert trusted == {False: {500}, True: {2500}}
+
+
 def test_an_unknown_name_and_a_folder_without_experiments_are_one_message(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="did you mean 'table3'"):
         find("tabel3")
