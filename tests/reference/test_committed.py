@@ -99,6 +99,14 @@ def test_committed_rows_are_those_of_their_experiment(path: Path) -> None:
 @pytest.mark.parametrize("path", REPRODUCED, ids=_label)
 def test_reproduced_rows_are_those_of_their_preset(path: Path) -> None:
     """A reproduction may be under way, so rows may be missing; none may be of another setting."""
-    measured = {canonical(json.loads(line)["game"]) for line in path.read_text().splitlines()}
-    experiment = ROOT / "experiments" / path.parent.parent.name / f"{path.stem}.yaml"
-    assert measured <= {canonical(game.identity()) for game in plan(read_settings(experiment, path.parent.name))}
+    experiment = read_settings(
+        ROOT / "experiments" / path.parent.parent.name / f"{path.stem}.yaml", preset=path.parent.name
+    )
+
+    def settled(game: dict[str, Any]) -> str:
+        """The game without what a search finds for its repairer, which is not known before it."""
+        found = {"repairer": game["repairer"]["kind"]} if experiment.tuned else {}
+        return canonical({**game, **found})
+
+    measured = {settled(json.loads(line)["game"]) for line in path.read_text().splitlines()}
+    assert measured <= {settled(game.identity()) for game in plan(experiment)}
