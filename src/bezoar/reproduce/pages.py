@@ -59,10 +59,13 @@ class Reproduction:
         lines: list[str] = []
         for name, one in found.items():
             command = COMMAND.format(name=name, preset=self._preset)
-            lines += ["", f"## {EXPERIMENTS[name].title}\n", f"`{command}`. {one.summary}"]
+            took = sum(row["seconds"] for row in self.rows(name)) / 60
+            said = f"`{command}`. {one.summary} {took:.0f} minutes of one thread, less what lay in the store already."
+            lines += ["", f"## {EXPERIMENTS[name].title}\n", said]
             if left := self.missing(name):
                 lines += ["", f"{left} of its games have not been played yet; the same command goes on with them."]
             for section in one.sections:
+                lines += ["", section.text] if section.text else []
                 if section.table is not None and section.table.rows:
                     lines += ["", markdown(as_text(section.table)).rstrip()]
             for number, picture in enumerate(figures(one), start=1):
