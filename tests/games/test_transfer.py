@@ -170,9 +170,9 @@ def test_a_white_box_victim_is_the_substitute_and_nothing_else_is_trained(
 class Twin(Classifier):
     """Pixels straight into a linear head, so that every number can be computed by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, bias: bool = True) -> None:
         super().__init__(CLASSES, (0.0,), (1.0,))
-        self.linear = torch.nn.Linear(12, 3)
+        self.linear = torch.nn.Linear(12, 3, bias=bias)
         self.scale = torch.nn.Parameter(torch.ones(12))
 
     @property
@@ -186,7 +186,7 @@ class Twin(Classifier):
         return [images], self(images)
 
 
-def scene(exact: bool = False) -> Scene:
+def scene(exact: bool = False, bias: bool = True) -> Scene:
     draw = Seed(5).generator()
 
     def some(count: int) -> Dataset:
@@ -200,15 +200,15 @@ def scene(exact: bool = False) -> Scene:
         memory = {"exact": torch.rand(2, 3, 2, 2, generator=draw)} if exact else {}
         poisons.append(Poison(rows, images, torch.tensor([2, 2]), memory=memory))
     with Seed(6).scoped():
-        model = Twin().eval()
+        model = Twin(bias).eval()
     return Scene(model, clean, poisons, some(3), some(40), 2)
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_heads_trained_side_by_side_are_those_trained_one_by_one(exact: bool) -> None:
+@pytest.mark.parametrize(("exact", "bias"), [(False, True), (True, True), (False, False)])
+def test_heads_trained_side_by_side_are_those_trained_one_by_one(exact: bool, bias: bool) -> None:
     """Against a plain loop over images with the paper's Adam, for every target and for the clean victim."""
-    here = scene(exact)
-    found = fine_tuned(here, "linear", 8, Lab(), Seed(1))
+    here, shown = scene(exact, bias), {}
+    found = fine_tuned(here, "linear", 8, Lab(), Seed(1), visit=lambda number, one: shown.update({number: one.copy()}))
     for number, poison in enumerate([*here.poisons, None]):
         images = as_float(here.clean.images())
         if poison is not None:
@@ -224,6 +224,10 @@ def test_heads_trained_side_by_side_are_those_trained_one_by_one(exact: bool) ->
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+        ends = dict(model.head.named_parameters())
+        own = dict(shown[number].head.named_parameters())
+        assert own.keys() == ends.keys() == ({"weight", "bias"} if bias else {"weight"})
+        assert all(torch.allclose(own[name], end, atol=1e-3) for name, end in ends.items())
         test = model(as_float(here.test.images())).argmax(1) == here.test.labels
         assert (test == found.right[number]).float().mean() > 0.97
         answer = model(as_float(here.targets.images()))
