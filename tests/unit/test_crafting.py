@@ -301,7 +301,7 @@ def test_one_substitute_is_asked_for_each_architecture_and_rate() -> None:
         ({"poisons": 11}, r"attack\.poisons: 11 are too many; 'ship' has 10 images"),
         ({"base_class": 1}, r"attack\.base_class: a target is of the class 'frog' itself"),
         ({"base_class": 3}, r"attack\.base_class: 3 is no class"),
-        ({"layers": 40}, "units|layers"),
+        ({"layers": 40}, r"attack\.layers: 40 layers .* choose between 1 and 2; substitute number 0 is a small_resnet"),
     ],
 )
 def test_what_cannot_be_crafted_is_refused_before_anything_is_computed(settings: dict[str, Any], message: str) -> None:
