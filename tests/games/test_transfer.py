@@ -20,17 +20,18 @@ from bezoar.errors import SettingError
 from bezoar.games import victims
 from bezoar.games.examining import Defence, Examined
 from bezoar.games.game import Game
-from bezoar.games.referee import Referee
+from bezoar.games.referee import Made, Referee
 from bezoar.games.sanitizing import Ranked
 from bezoar.games.transfer import Transfer, divided
 from bezoar.games.victims import Scene, fine_tuned
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier
+from bezoar.models.resnet import SmallResNet
 from bezoar.records import Dataset, Estimate, Poison, Trusted, as_float
 from bezoar.report.examined import examined_sections
 from bezoar.report.page import Percent
 from bezoar.reproduce.experiments import ZHU
-from bezoar.roles import Architecture, Repairer
+from bezoar.roles import Architecture, Repairer, Splits
 from bezoar.seed import Seed
 
 CLASSES = ("cat", "frog", "ship")
@@ -170,9 +171,9 @@ def test_a_white_box_victim_is_the_substitute_and_nothing_else_is_trained(
 class Twin(Classifier):
     """Pixels straight into a linear head, so that every number can be computed by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, bias: bool = True) -> None:
         super().__init__(CLASSES, (0.0,), (1.0,))
-        self.linear = torch.nn.Linear(12, 3)
+        self.linear = torch.nn.Linear(12, 3, bias=bias)
         self.scale = torch.nn.Parameter(torch.ones(12))
 
     @property
@@ -186,7 +187,7 @@ class Twin(Classifier):
         return [images], self(images)
 
 
-def scene(exact: bool = False) -> Scene:
+def scene(exact: bool = False, bias: bool = True) -> Scene:
     draw = Seed(5).generator()
 
     def some(count: int) -> Dataset:
@@ -200,15 +201,15 @@ def scene(exact: bool = False) -> Scene:
         memory = {"exact": torch.rand(2, 3, 2, 2, generator=draw)} if exact else {}
         poisons.append(Poison(rows, images, torch.tensor([2, 2]), memory=memory))
     with Seed(6).scoped():
-        model = Twin().eval()
+        model = Twin(bias).eval()
     return Scene(model, clean, poisons, some(3), some(40), 2)
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_heads_trained_side_by_side_are_those_trained_one_by_one(exact: bool) -> None:
+@pytest.mark.parametrize(("exact", "bias"), [(False, True), (True, True), (False, False)])
+def test_heads_trained_side_by_side_are_those_trained_one_by_one(exact: bool, bias: bool) -> None:
     """Against a plain loop over images with the paper's Adam, for every target and for the clean victim."""
-    here = scene(exact)
-    found = fine_tuned(here, "linear", 8, Lab(), Seed(1))
+    here, shown = scene(exact, bias), {}
+    found = fine_tuned(here, "linear", 8, Lab(), Seed(1), visit=lambda number, one: shown.update({number: one.copy()}))
     for number, poison in enumerate([*here.poisons, None]):
         images = as_float(here.clean.images())
         if poison is not None:
@@ -224,6 +225,10 @@ def test_heads_trained_side_by_side_are_those_trained_one_by_one(exact: bool) ->
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+        ends = dict(model.head.named_parameters())
+        own = dict(shown[number].head.named_parameters())
+        assert own.keys() == ends.keys() == ({"weight", "bias"} if bias else {"weight"})
+        assert all(torch.allclose(own[name], end, atol=1e-3) for name, end in ends.items())
         test = model(as_float(here.test.images())).argmax(1) == here.test.labels
         assert (test == found.right[number]).float().mean() > 0.97
         answer = model(as_float(here.targets.images()))
@@ -408,6 +413,69 @@ def test_more_trusted_images_than_are_left_are_refused_before_anything_is_traine
         transfer(detector="last_layer", trusted=5000, seed=1).play(referee)
     with pytest.raises(SettingError, match=r"removed: 0\.001 of 100 rows is 0 rows"):
         transfer(sanitizer="deep_knn", removed=0.001, seed=1).play(referee)
+
+
+CRAFTING: dict[str, Any] = DIGITS["attack"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attack": {**CRAFTING, "poisons": 11}}, r"attack\.poisons: 11 are too many; '8' has 10 images"),
+        ({"attack": {**CRAFTING, "base_class": 12}}, r"attack\.base_class: 12 is no class; there are 10"),
+        (
+            {"attack": {**CRAFTING, "layers": 40}},
+            r"attack\.layers: 40 .*; choose between 1 and \d+; .* a small_resnet",
+        ),
+        (
+            {"attack": {**CRAFTING, "substitutes": ["resnet18", "small_resnet"], "layers": 6}},
+            r"number 1 is a small_resnet",
+        ),
+        ({"attack": {**CRAFTING, "kind": "bullseye_polytope", "poisons": 11}}, r"attack\.poisons: 11 are too many"),
+        ({"attack": {**CRAFTING, "kind": "feature_collision", "poisons": 11}}, r"attack\.poisons: 11 are too many"),
+    ],
+)
+def test_an_attack_that_cannot_be_crafted_is_refused_before_anything_is_trained(
+    referee: Referee, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr("bezoar.training.sgd.Sgd.train", lambda *_: pytest.fail("a model was trained"))
+    with pytest.raises(SettingError, match=message):
+        transfer(**settings, seed=1).play(referee)
+
+
+def test_a_target_among_the_images_for_fine_tuning_is_refused_before_anything_is_trained(
+    referee: Referee, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are apart by themselves, so it takes data that hold an image twice."""
+    game = transfer(seed=1)
+    whole = referee.splits(game.data)
+    train = whole.value.train
+    rows, images = divided(train.labels, game), train.images().clone()
+    images[rows.targets[3]] = images[rows.fine_tuning[7]]
+    twice = Splits(Dataset.in_memory(images, train.labels, train.classes), whole.value.test)
+    monkeypatch.setattr(Referee, "splits", lambda *_: Made(twice, "with an image twice"))
+    monkeypatch.setattr("bezoar.training.sgd.Sgd.train", lambda *_: pytest.fail("a model was trained"))
+    with pytest.raises(SettingError, match="targets: one is among the images that the victim trains on"):
+        game.play(referee)
+
+
+def test_a_linear_victim_without_a_linear_head_is_refused_before_anything_is_trained(
+    referee: Referee, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the head's weight is computed from others, of which no copies are trained side by side."""
+    built = SmallResNet.build
+
+    def normed(*rest: Any) -> Classifier:
+        model = built(*rest)
+        torch.nn.utils.parametrizations.weight_norm(model.head)
+        return model
+
+    monkeypatch.setattr(SmallResNet, "build", normed)
+    monkeypatch.setattr("bezoar.training.sgd.Sgd.train", lambda *_: pytest.fail("a model was trained"))
+    with pytest.raises(SettingError, match=r"'linear' trains a plain linear layer, .* ends in a ParametrizedLinear"):
+        transfer(seed=1).play(referee)
+    with pytest.raises(pytest.fail.Exception, match="a model was trained"):
+        transfer(seed=1, transfer="end_to_end").play(referee)
 
 
 @pytest.mark.parametrize(

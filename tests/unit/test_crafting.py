@@ -73,7 +73,7 @@ def features(t: int, k: int, *shape: int) -> tuple[Tensor, Tensor]:
         attack("convex_polytope", layers=2),
         attack("convex_polytope", layers=2, last_layer="collision"),
         attack("bullseye_polytope", layers=2),
-        attack("bullseye_polytope", weights=[0.5, 0.3, 0.2]),
+        attack("bullseye_polytope", layers=2, weights=[0.5, 0.3, 0.2]),
     ],
     ids=str,
 )
@@ -104,6 +104,23 @@ def test_losses_are_the_papers_formulas() -> None:
     assert torch.allclose(collision(seen, wanted).losses, apart / norm)
     bullseye = attack("bullseye_polytope").pull([seen.float()], [wanted.float()]).losses
     assert torch.allclose(bullseye.double(), (seen.mean(1) - wanted).norm(dim=1) / norm.sqrt(), atol=1e-5)
+
+
+def test_bullseye_of_a_map_and_a_vector_is_what_one_computes_by_hand() -> None:
+    """Of a map the norm is over channels at each place, and then the mean is over places; then over layers (spec 2)."""
+    maps = torch.tensor([[4.0, 8.0], [4.0, 4.0]]), torch.tensor([[0.0, 0.0], [2.0, 6.0]])  # [d, k] at two places
+    seen = torch.stack([one.T for one in maps], -1).view(1, 2, 2, 1, 2)
+    wanted = torch.tensor([[3.0, 0.0], [4.0, 2.0]]).view(1, 2, 1, 2)
+    vectors, goal = torch.tensor([[[0.0, 0.0, 8.0], [0.0, 4.0, 8.0]]]), torch.tensor([[0.0, 0.0, 10.0]])
+    # with 3/4 and 1/4 the means are (5, 4) for (3, 4), (0, 3) for (0, 2), and (0, 1, 8) for (0, 0, 10)
+    places, last = (2 / 5 + 1 / 2) / 2, 5**0.5 / 10
+    weighted = attack("bullseye_polytope", poisons=2, weights=[0.75, 0.25], layers=2)
+    assert weighted.pull([seen], [wanted]).losses.tolist() == pytest.approx([places])
+    assert weighted.pull([seen, vectors], [wanted, goal]).losses.tolist() == pytest.approx([(places + last) / 2])
+    # with halves (6, 4), (0, 4), and (0, 2, 8)
+    places, last = (3 / 5 + 2 / 2) / 2, 8**0.5 / 10
+    plain = attack("bullseye_polytope", poisons=2, layers=2)
+    assert plain.pull([seen, vectors], [wanted, goal]).losses.tolist() == pytest.approx([(places + last) / 2])
 
 
 def test_convex_polytope_is_below_mean_collision_and_that_below_feature_collision() -> None:
@@ -195,23 +212,44 @@ def test_with_dropout_a_target_meets_the_same_masks_in_any_batch() -> None:
     assert torch.allclose(turned[1], together[0], atol=1e-10)
 
 
-def test_a_target_that_is_finished_is_left_alone_and_the_others_do_not_notice() -> None:
-    chosen = attack(steps=30)
-    live = chosen.begin(data().images()[:3], torch.arange(3), targets().images(), lab_of(chosen), SEED)
-    other = chosen.begin(data().images()[:3], torch.arange(3), targets().images(), lab_of(chosen), SEED)
-    for number in range(4):
-        live.advance(number)
-        other.advance(number)
-    still = live.pixels.clone()
-    live.active = torch.tensor([0, 2])
-    live.keep(torch.tensor([True, False, True]))
-    for number in range(4, 8):
-        live.advance(number)
-        other.advance(number)
-    assert live.pixels[1].equal(still[1])
-    assert not live.pixels[0].equal(still[0])
-    for number in (0, 2):
-        assert torch.allclose(live.pixels[number], other.pixels[number], atol=1e-5)
+@pytest.mark.parametrize("finished", [0, 1])
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("convex_polytope", {}),
+        ("bullseye_polytope", {"draws": 2}),
+        ("feature_collision", {"form": "proximal", "watermark": 0.3, "epsilon": 1.0}),
+    ],
+)
+def test_a_target_that_is_finished_is_left_alone_and_the_others_do_not_notice(
+    kind: str, settings: dict[str, Any], finished: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One target's loss is told as zero from the start, so it falls no more; the others are those of a run without it.
+
+    In double precision, with dropout: each keeps its own moments or step, masks, window of losses and target.
+    """
+    aims = targets(4)
+    patient, plain = (attack(kind, steps=12, dropout=[0.3], **settings, **more) for more in ({"patience": 3}, {}))
+    wide = Lab(substitutes=tuple(one.double() for one in lab_of(plain).substitutes))
+    others = torch.tensor([number for number in range(4) if number != finished])
+    measured = Crafted.gradient
+
+    def told(live: Crafted, number: int) -> tuple[Tensor, Tensor]:
+        slope, losses = measured(live, number)
+        stuck = (live.targets == as_float(aims.images())[finished]).flatten(1).all(1)
+        return slope, losses.masked_fill(stuck[live.active], 0)
+
+    monkeypatch.setattr(Crafted, "gradient", told)
+    alone = crafted(plain, aims.take(others), wide)
+    left: dict[int, Tensor] = {}
+    for number, live in enumerate(patient.craft(data(), aims, wide, SEED)):
+        assert live.active.tolist() == (list(range(4)) if number < 5 else others.tolist())
+        left[number] = live.pixels.clone()
+    assert len(left) == 12, "the others are worked on to the end"
+    assert left[11][finished].equal(left[5][finished])
+    assert not left[5][finished].equal(left[4][finished]), "it moved while it was worked on"
+    assert torch.allclose(left[11][others], alone.pixels, atol=1e-10)
+    assert torch.allclose(live.losses[others], alone.losses, atol=1e-10)
 
 
 def test_crafting_ends_when_no_target_gets_better() -> None:
@@ -301,7 +339,7 @@ def test_one_substitute_is_asked_for_each_architecture_and_rate() -> None:
         ({"poisons": 11}, r"attack\.poisons: 11 are too many; 'ship' has 10 images"),
         ({"base_class": 1}, r"attack\.base_class: a target is of the class 'frog' itself"),
         ({"base_class": 3}, r"attack\.base_class: 3 is no class"),
-        ({"layers": 40}, "units|layers"),
+        ({"layers": 40}, r"attack\.layers: 40 layers .* choose between 1 and 2; substitute number 0 is a small_resnet"),
     ],
 )
 def test_what_cannot_be_crafted_is_refused_before_anything_is_computed(settings: dict[str, Any], message: str) -> None:

@@ -98,6 +98,36 @@ def test_single_precision_comes_as_near_as_double() -> None:
     assert torch.allclose(squared(centred, single.double()), squared(centred, coefficients(centred)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("k", range(2, EXACT + 1))
+@pytest.mark.parametrize("case", ["random", "singular", "inside", "flat", "corner"])
+def test_single_precision_alone_is_enough_where_there_is_no_double(case: str, k: int) -> None:
+    """As on Apple's GPUs: Gram matrix and solution are float32, and their worth is judged in float64.
+
+    The diagonal is around one, so eight roundings of float32 are 1e-6.
+    """
+    several = vectors(200, k, WIDE) if case != "flat" else vectors(200, k, 3) @ vectors(200, 3, WIDE, name="space")
+    centred = vectors(200, 1, WIDE, name="target") - several
+    if case == "singular":
+        centred[:, 1] = centred[:, 0]
+    elif case in ("inside", "flat"):
+        mixed = torch.softmax(4 * vectors(200, k, 1, name="weights"), 1)
+        centred -= (mixed * centred).sum(1, keepdim=True)
+    elif case == "corner":
+        centred -= centred[:, :1].clone()
+    gram = gram_of(centred)
+    best = exact(gram)
+    for given in (gram.float(), gram_of(centred.float())):
+        single = exact(given)
+        assert single.dtype == torch.float32
+        feasible(single)
+        values = [torch.einsum("ni,nij,nj->n", one, gram, one) for one in (single.double(), best)]
+        assert torch.allclose(values[0], values[1], atol=1e-6)
+        if case == "random":
+            assert torch.allclose(single.double(), best, atol=1e-4)
+        if case == "corner":
+            assert torch.allclose(single[:, 0], torch.ones(200), atol=1e-3)
+
+
 def test_a_target_that_all_vectors_meet_has_coefficients_all_the_same() -> None:
     chosen = coefficients(torch.zeros(2, 5, WIDE))
     feasible(chosen)

@@ -223,6 +223,15 @@ def test_the_printed_numbers_are_the_papers_and_their_means_those_of_the_text() 
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["linear", "overlap", "end_to_end"])
+def test_the_paper_s_preset_crafts_for_as_long_as_the_paper(name: str) -> None:
+    """Section 4: no more than 4,000 iterations in each experiment; the rest is the default, without rounding."""
+    preset = yaml.safe_load(NUMBERS.with_name(f"{name}.yaml").read_text())["presets"]["paper"]
+    attacks = preset["grid"].get("attack") or [preset["attack"]]
+    assert {(one["steps"], one["quantize"]) for one in attacks} == {(4000, "none")}
+    assert all(one.keys().isdisjoint({"poisons", "epsilon", "lr", "dropout", "precision"}) for one in attacks)
+
+
 def test_a_file_without_the_numbers_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="cannot be read"):
         read_printed(tmp_path / "numbers.yaml")

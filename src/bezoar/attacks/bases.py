@@ -15,30 +15,33 @@ from bezoar.records import Dataset
 from bezoar.roles import Architecture
 
 
-def base_rows(clean: Dataset, targets: Dataset, base_class: int, count: int) -> Int64[Tensor, "k"]:
-    """The first rows of the base class.
+def base_rows(clean: Dataset, base_class: int, count: int) -> Int64[Tensor, "k"]:
+    """The first rows of the base class; `check_bases` sees that there are so many."""
+    return (clean.labels == base_class).nonzero()[:count, 0]
+
+
+def check_bases(clean: Dataset, targets: Dataset, base_class: int, count: int) -> None:
+    """See that the data have the bases that are asked for, and that the targets are something else.
 
     Raises:
         SettingError: there are too few, the targets are of that class already, or one is in the data.
     """
     if base_class >= len(clean.classes):
         raise SettingError(f"attack.base_class: {base_class} is no class; there are {len(clean.classes)}, from 0")
-    rows = (clean.labels == base_class).nonzero()[:, 0]
-    name = clean.classes[base_class]
-    if count > len(rows):
-        raise SettingError(f"attack.poisons: {count} are too many; {name!r} has {len(rows)} images here")
+    name, there = clean.classes[base_class], int((clean.labels == base_class).sum())
+    if count > there:
+        raise SettingError(f"attack.poisons: {count} are too many; {name!r} has {there} images here")
     if bool((targets.labels == base_class).any()):
         raise SettingError(f"attack.base_class: a target is of the class {name!r} itself, so nothing would change")
     known = {fingerprint(image) for image in clean.images()}
     if any(fingerprint(image) in known for image in targets.images()):
         raise SettingError("targets: one is among the images that the victim trains on, and would be learnt by heart")
-    return rows[:count]
 
 
 def check_substitutes(
     substitutes: Sequence[Classifier], networks: Sequence[Architecture], clean: Dataset, layers: int
 ) -> None:
-    """See that the lab has the models that were asked for, and that they fit the data.
+    """See that the lab has the models that were asked for, and that they fit the data; they need not be trained.
 
     Raises:
         SettingError: they do not.
@@ -53,6 +56,8 @@ def check_substitutes(
         try:
             with torch.no_grad():
                 one.layers(image, layers)
+        except SettingError as error:
+            raise SettingError(f"attack.layers: {error}; substitute number {number} is a {network.kind}") from None
         except RuntimeError as error:
             size = "x".join(map(str, clean.shape))
             raise SettingError(f"{name} does not take images of {size}: {str(error).splitlines()[0]}") from None

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from pydantic import Field
 from torch import Tensor
 
-from bezoar.attacks.bases import base_rows, check_substitutes, fingerprint
+from bezoar.attacks.bases import base_rows, check_bases, check_substitutes, fingerprint
 from bezoar.component import build
 from bezoar.errors import SettingError
 from bezoar.lab import Lab
@@ -129,11 +129,15 @@ class FeatureCrafting(TargetedPoisoning):
         """All steps."""
         return self.steps
 
+    def check(self, clean: Dataset, targets: Dataset, lab: Lab) -> None:
+        """Refuse too few bases, targets that are bases or known, and substitutes that do not fit."""
+        check_bases(clean, targets, self.base_class, self.poisons)
+        check_substitutes(lab.substitutes, self.networks, clean, self.layers)
+
     def craft(self, clean: Dataset, targets: Dataset, lab: Lab, seed: Seed) -> Iterator[Crafted]:
         """The live poisons after each step; ends early when all targets are finished."""
-        networks = self.networks
-        rows = base_rows(clean, targets, self.base_class, self.poisons)
-        check_substitutes(lab.substitutes, networks, clean, self.layers)
+        self.check(clean, targets, lab)
+        rows = base_rows(clean, self.base_class, self.poisons)
         crafted = self.begin(clean.batch(rows), rows, targets.images(), lab, seed)
         for number in range(self.steps):
             crafted.advance(number)

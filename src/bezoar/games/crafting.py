@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bezoar.games.referee import Made, Referee
+from bezoar.games.referee import Made, Recipe, Referee
 from bezoar.models.classifier import Classifier
 from bezoar.records import Dataset, Poison
-from bezoar.roles import Splits, TargetedPoisoning
+from bezoar.roles import Splits, TargetedPoisoning, Trainer
 from bezoar.seed import Seed
 from bezoar.store import Artefact, Stage
 
@@ -35,6 +35,19 @@ class Crafts:
     def last(self) -> list[Poison]:
         """The finished poisons."""
         return self.poisons[-1]
+
+
+def check(
+    referee: Referee, attack: TargetedPoisoning, trainer: Trainer, data: Made[Splits], targets: Made[Dataset]
+) -> None:
+    """Let an attacker refuse what it is about to be given, before anything is trained: its networks are fresh ones.
+
+    Raises:
+        SettingError: the data, the targets or the substitutes cannot serve the attack.
+    """
+    train = data.value.train
+    fresh = [referee.untrained(Recipe(one, trainer), train).requires_grad_(False) for one in attack.networks]
+    attack.check(train, targets.value, replace(referee.lab, substitutes=tuple(fresh)))
 
 
 def craft(

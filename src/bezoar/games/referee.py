@@ -269,10 +269,15 @@ class Referee:
         stage = Stage(name, settings, str(seed), inputs)
         return dict(self.store.make(stage, lambda: Artefact(facts=compute())).facts)
 
+    def untrained(self, recipe: Recipe, data: Dataset) -> Classifier:
+        """A model as the recipe makes it of such data, but with fresh weights: for looking at its shapes."""
+        model = recipe.made.build(data.shape, data.classes, Seed(0)).to(self.lab.device)
+        return model.to(memory_format=torch.channels_last).eval()
+
     def _model(self, recipe: Recipe, data: Dataset, weights: Memory) -> Classifier:
-        model = recipe.made.build(data.shape, data.classes, Seed(0))
+        model = self.untrained(recipe, data)
         model.load_state_dict(dict(weights))
-        return model.to(self.lab.device).to(memory_format=torch.channels_last).eval()
+        return model
 
 
 def _inputs(data: Made[Splits], lab: Made[Lab]) -> dict[str, str]:

@@ -14,12 +14,12 @@ from bezoar.attacks.convex_polytope import polytope
 from bezoar.attacks.feature_collision import collision
 from bezoar.component import Component, Settings, canonical, digest, register
 from bezoar.errors import SettingError
-from bezoar.games.crafting import Crafts, craft
+from bezoar.games.crafting import Crafts, check, craft
 from bezoar.games.examining import Defence, Examined
 from bezoar.games.game import Game
 from bezoar.games.referee import Made, Recipe, Referee
 from bezoar.games.sanitizing import Ranked, how_many
-from bezoar.games.victims import Scene, Transferred, features_of, fine_tuned
+from bezoar.games.victims import Scene, Transferred, features_of, fine_tuned, linear_head
 from bezoar.measure.estimates import mean, proportion
 from bezoar.measure.predictions import clean_accuracy
 from bezoar.models.classifier import frozen
@@ -115,6 +115,9 @@ class Transfer(Game):
             how_many(self.removed, len(rows.fine_tuning))
         tuning = self._part(data, rows.fine_tuning, "fine_tuning")
         targets = Made(data.value.train.take(rows.targets), digest(rows.targets.tolist()))
+        check(referee, self.attack, self.trainer, tuning, targets)
+        if self.transfer == "linear":
+            linear_head(referee.untrained(self.recipe, tuning.value.train))
         learnt = self._part(data, rows.pretraining(self.substitute_data), f"pretraining/{self.substitute_data}")
         substitutes = [
             referee.train(learnt, None, Recipe(one, self.trainer), seed / "substitutes" / at)

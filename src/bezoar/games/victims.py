@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from bezoar.errors import SettingError
 from bezoar.lab import Lab
 from bezoar.models.classifier import Classifier, frozen
 from bezoar.records import Dataset, Poison, as_float
@@ -195,15 +196,35 @@ def _optimizer(
     return optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, after, 0.1)
 
 
+def linear_head(model: Classifier) -> nn.Linear:
+    """What a linear victim trains: a weight, and a bias if there is one.
+
+    Raises:
+        SettingError: the model ends in something else, such as a layer whose weight is computed from other parameters.
+    """
+    head = model.head
+    if not isinstance(head, nn.Linear) or not dict(head.named_parameters()).keys() <= {"weight", "bias"}:
+        raise SettingError(
+            f"transfer: 'linear' trains a plain linear layer, and this architecture ends in a {type(head).__name__}; "
+            "use transfer: end_to_end, or another architecture"
+        )
+    return head
+
+
 class _Heads(nn.Module):
-    """Copies of a model's linear head that are trained side by side."""
+    """Copies of a model's linear head that are trained side by side; a head without bias gets none."""
+
+    bias: Tensor
 
     def __init__(self, model: Classifier, count: int) -> None:
         super().__init__()
-        head = model.head
-        assert isinstance(head, nn.Linear)
+        head = linear_head(model)
         self.weight = nn.Parameter(head.weight.detach().expand(count, -1, -1).clone())
-        self.bias = nn.Parameter(head.bias.detach().expand(count, -1).clone())
+        bias = dict(head.named_parameters()).get("bias")
+        if bias is None:  # zeros that are no parameter, so that no step moves them
+            self.register_buffer("bias", torch.zeros(count, head.out_features).to(head.weight))
+        else:
+            self.bias = nn.Parameter(bias.detach().expand(count, -1).clone())
 
     def forward(self, features: Float[Tensor, "v b d"]) -> Float[Tensor, "v b c"]:
         """Every head's logits of its own features."""
@@ -212,11 +233,9 @@ class _Heads(nn.Module):
     def model(self, extractor: Classifier, number: int) -> Classifier:
         """A whole victim."""
         victim = extractor.copy()
-        head = victim.head
-        assert isinstance(head, nn.Linear)
         with torch.no_grad():
-            head.weight.copy_(self.weight[number])
-            head.bias.copy_(self.bias[number])
+            for name, own in linear_head(victim).named_parameters():
+                own.copy_(getattr(self, name)[number])
         return victim
 
 

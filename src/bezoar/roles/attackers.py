@@ -169,9 +169,19 @@ class TargetedPoisoning(Attack):
         """How many steps it takes at most."""
 
     @abstractmethod
+    def check(self, clean: Dataset, targets: Dataset, lab: Lab) -> None:
+        """Refuse what `craft` could not work on, which asks it too; the referee asks before it trains substitutes.
+
+        Those of this lab may be untrained: they have the architecture and the shapes of the ones to come.
+
+        Raises:
+            SettingError: the data, targets or substitutes cannot serve this attack.
+        """
+
+    @abstractmethod
     def craft(self, clean: Dataset, targets: Dataset, lab: Lab, seed: Seed) -> Iterator[Crafting]:
         """The live poisons after each step, always the same object; `clean` is what the victim will train on.
 
         Raises:
-            SettingError: the data, targets or substitutes cannot serve this attack; nothing has been computed then.
+            SettingError: as `check` says; nothing has been computed then.
         """
