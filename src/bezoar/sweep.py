@@ -6,10 +6,9 @@ Whatever plays them, the rows are the same; several sweeps may write into one fi
 
 from __future__ import annotations
 
-import math
 import time
 import traceback
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -234,31 +233,3 @@ def sweep(
     for row in (engine or Serial()).play(queue, referee, watcher or Unwatched()):
         results.add(resolved.told(row, places[row["address"]]))
     return [results.rows[address] for address in queue.addresses if address in results.rows]
-
-
-def expected_seconds(games: Sequence[Game], rows: Iterable[dict[str, Any]]) -> float | None:
-    """How long games will take by rows of games like them, for each model that they train; None without such a row.
-
-    Like means the same game, player, data and architecture. Rows whose models had been trained before are quicker
-    than new ones, so it is a guess from below.
-    """
-    seen: dict[tuple[str, ...], list[float]] = {}
-    for row in rows:
-        if "result" in row:
-            seen.setdefault(_likeness(row["game"]), []).append(float(row["seconds"]) / _models(row["game"]))
-    wanted = [(_likeness(game.identity()), _models(game.identity())) for game in games]
-    if any(likeness not in seen for likeness, _ in wanted):
-        return None
-    return math.fsum(models * math.fsum(seen[likeness]) / len(seen[likeness]) for likeness, models in wanted)
-
-
-def _likeness(game: Mapping[str, Any]) -> tuple[str, ...]:
-    """The kinds of a game, of the players that it puts to the test, of its data and of its architecture."""
-    player, sanitizer = game.get("repairer") or game.get("detector") or {}, game.get("sanitizer") or {}
-    return tuple(str(part.get("kind", "")) for part in (game, player, sanitizer, game["data"], game["architecture"]))
-
-
-def _models(game: Mapping[str, Any]) -> int:
-    """How many models a game looks at."""
-    poisoned = int(game.get("models", 1))
-    return poisoned + int(game.get("clean") or poisoned)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,15 +12,15 @@ import torch
 
 from bezoar.cli.console import Bars, find_device, in_bytes, in_time, make_referee, print_json, print_table, stdout
 from bezoar.cli.scoreboard import Scoreboard, headline, title
-from bezoar.component import canonical
 from bezoar.errors import SettingError
+from bezoar.forecast import expected_bytes, expected_seconds
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
-from bezoar.inventory import bytes_of_a_model, used_since
+from bezoar.inventory import used_since
 from bezoar.plans import PACKAGED, SettingsFile, plan, read_settings
 from bezoar.rows import Results, Row
 from bezoar.slices import Slice, TimeUpError
-from bezoar.sweep import Engine, Queue, Serial, expected_seconds, require_tunable, resolve
+from bezoar.sweep import Engine, Queue, Serial, require_tunable, resolve
 from bezoar.sweep import sweep as play_all
 from bezoar.workers import Crew
 
@@ -127,14 +126,14 @@ def print_left(left: int) -> None:
 def plan_of(
     games: Sequence[Game], missing: Sequence[Game], referee: Referee, rows: Iterable[Row], where: Path
 ) -> dict[str, Any]:
-    """What playing the missing of some games would take, as far as rows and models that exist can tell."""
+    """What playing the missing of some games would take: room by their models, and time as far as rows can tell."""
     return {
         "games": [game.describe() for game in games],
         "to_play": len(missing),
         "models": len(set[str]().union(*(game.trainings() for game in missing))),
         "models_unless_shared": sum(len(game.trainings()) for game in missing),
         "expected_seconds": expected_seconds(missing, rows),
-        "expected_bytes": _expected_bytes(missing, referee),
+        "expected_bytes": expected_bytes(missing, referee),
         "results": str(where),
     }
 
@@ -149,25 +148,14 @@ def print_plan(planned: Mapping[str, Any], *, as_json: bool) -> None:
         f"{len(planned['games'])} games, {to_play} of them to play; rows go to {planned['results']}", highlight=False
     )
     if to_play:
-        room = "" if size is None else f", about {in_bytes(round(size))}"
         apart = f"{planned['models_unless_shared']:,} if none were shared"
         stdout.print(
-            f"They need {planned['models']:,} models{room} ({apart}), less those in the store.", highlight=False
+            f"They need {planned['models']:,} models, about {in_bytes(size)} ({apart}), less those in the store.",
+            highlight=False,
         )
     if to_play and seconds is not None:
         stdout.print(f"By the rows that exist, about {in_time(seconds)} on a machine like theirs.", highlight=False)
+    elif to_play:
+        stdout.print("How long it takes is not known yet: some of these players have no rows.", highlight=False)
     if planned.get("tuned"):
         stdout.print("Their repairers are tuned first, which may turn games to play into rows that exist.")
-
-
-def _expected_bytes(games: Sequence[Game], referee: Referee) -> float | None:
-    """How much the models of games will take, by models in the store; None where one of an architecture is missing."""
-    models: dict[str, set[str]] = {}
-    architectures: dict[str, dict[str, Any]] = {}
-    for game in games:
-        key = canonical(game.architecture.identity())
-        architectures[key] = game.architecture.identity()
-        models.setdefault(key, set()).update(game.trainings())
-    sizes = {key: bytes_of_a_model(referee.store, recipe) for key, recipe in architectures.items()}
-    known = [len(models[key]) * size for key, size in sizes.items() if size is not None]
-    return math.fsum(known) if len(known) == len(sizes) else None
