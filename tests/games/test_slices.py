@@ -25,6 +25,14 @@ from bezoar.sweep import sweep
 from bezoar.tuning import tuned
 
 MINUTE = 60.0
+SMALL: dict[str, Any] = {
+    **ROBUSTNESS,
+    "data": {**WORLD["data"], "train": 500, "test": 60},
+    "trainer": {**WORLD["trainer"], "epochs": 1},
+    "trusted": 60,
+    "every": 2,
+    "repairer": {"kind": "weight_decay", "steps": 4, "batch_size": 30},
+}
 
 
 class Watch:
@@ -117,9 +125,7 @@ def measured(rows: list[Row]) -> list[Row]:
 def test_a_command_with_a_tiny_limit_plays_one_game_and_without_it_the_rest(bezoar: Any, tmp_path: Path) -> None:
     path, rows = tmp_path / "grid.yaml", tmp_path / "rows.jsonl"
     grid = {"repairer.steps": [2, 4, 6]}
-    path.write_text(
-        yaml.safe_dump({**ROBUSTNESS, "repairer": {"kind": "weight_decay", "batch_size": 16}, "grid": grid})
-    )
+    path.write_text(yaml.safe_dump({**SMALL, "grid": grid}))
     whole = json.loads(bezoar("sweep", path, "--results", tmp_path / "whole.jsonl", "--json").stdout)
     assert whole["left"] == 0
     words = ("sweep", path, "--results", rows)
@@ -144,10 +150,7 @@ def test_a_search_is_played_in_slices_too_and_loses_nothing(
     monkeypatch.setattr(sweeps, "tuned", partial(tuned, trials=2, folds=2))
     monkeypatch.setenv("BEZOAR_HOME", str(tmp_path))
     path = tmp_path / "search.yaml"
-    small: dict[str, Any] = {"data": {**WORLD["data"], "train": 500, "test": 60}, "trusted": 60, "every": 2}
-    small["trainer"] = {**WORLD["trainer"], "epochs": 1}
-    small["repairer"] = {"kind": "weight_decay", "steps": 4, "batch_size": 30}
-    path.write_text(yaml.safe_dump({**ROBUSTNESS, **small, "tuned": True}))
+    path.write_text(yaml.safe_dump({**SMALL, "tuned": True}))
     words = ("sweep", path, "--results", tmp_path / "rows.jsonl", "--minutes", "0.00001", "--json")
     stages: list[int] = []
     for _ in range(9):

@@ -26,6 +26,7 @@ from bezoar.errors import SettingError, StoreWarning
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
 from bezoar.rows import Results, Row
+from bezoar.slices import Slice
 from bezoar.store import TENSORS, Store
 from bezoar.sweep import Queue, attempt, sweep
 from bezoar.workers import Crew
@@ -105,6 +106,18 @@ def test_two_workers_give_the_rows_of_one_process_and_failures_are_kept(
     assert [row["provenance"]["threads"] for row in rows if "result" in row] == [1] * 5
     assert sorted(game.seed for said, game in notes.said if said == "finished") == [0, 0, 1, 2, 3, 5, 90, 91]
     assert all(notes.said.index(("started", game)) < notes.said.index(("finished", game)) for game in GAMES)
+
+
+def test_after_a_slice_no_worker_is_given_a_game_and_those_in_play_are_finished(
+    alone: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time is up when the first game has been handed out, so that the second worker gets none."""
+    referee, kept, limit = Referee(Store(tmp_path)), Results(tmp_path / "rows.jsonl"), Slice(1e-9)
+    rows = sweep(GAMES, referee, kept, engine=Crew(2), limit=limit)
+    assert measured(rows) == measured(alone)[:1]
+    assert Results(kept.path).rows == {row["address"]: row for row in rows}
+    monkeypatch.setattr("bezoar.workers._ray", lambda _: pytest.fail("Ray is started for nothing"))
+    assert sweep(GAMES, referee, kept, engine=Crew(2), limit=limit) == rows
 
 
 MAIN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from bezoar.cli import main; main()"
