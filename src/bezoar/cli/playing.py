@@ -94,7 +94,7 @@ def reproduce(
         typer.Argument(metavar="NAME", help="table2, table3, table5, fig5 to fig9, or cp-fig3 and cp-fig5 to cp-fig8."),
     ],
     preset: Annotated[
-        Scale, typer.Option(help="cpu: orderings, in under an hour of two cores; gpu; paper.")
+        Scale, typer.Option(help="cpu: orderings, most in under an hour of two cores; gpu; paper.")
     ] = Scale.cpu,
     out: Out = None,
     results: Annotated[
