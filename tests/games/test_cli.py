@@ -133,7 +133,7 @@ def test_a_dry_run_says_how_much_room_and_time_games_take_or_that_nobody_knows(
     assert document["expected_bytes"] == 2 * 4 * 41_962
     assert document["expected_seconds"] == (90 if len(rows) == 2 else None)
     told = " ".join(bezoar(*words).stdout.split())
-    assert "They need 2 models, about 335.7 KB (4 if none were shared), less those in the store." in told
+    assert "They need 2 models (4 if none were shared), about 335.7 KB, less those in the store." in told
     assert (UNKNOWN in told) == (len(rows) < 2)
     assert ("By the rows that exist, about 1 min 30 s on a machine like theirs." in told) == (len(rows) == 2)
 

@@ -71,7 +71,8 @@ def test_a_figure_is_played_drawn_and_judged_and_the_same_command_plays_nothing_
     words = ("reproduce", "fig5", "--experiments", experiments, "--results", tmp_path)
     planned = bezoar(*words, "--dry-run")
     assert "4 games, 4 of them to play" in planned.stdout
-    assert "They need 6 models, about " in planned.stdout
+    assert "They need 6 models (" in planned.stdout
+    assert "if none were shared), about " in planned.stdout
     assert "How long it takes is not known yet" in planned.stdout
     document = json.loads(bezoar("reproduce", "fig7", *words[2:], "--dry-run", "--json").stdout)
     assert (len(document["games"]), document["to_play"], document["models"]) == (6, 6, 6), (

@@ -57,7 +57,8 @@ Workers = Annotated[
 Minutes = Annotated[
     float | None,
     typer.Option(
-        help="After so many minutes no further game is begun; those in play are finished, and the same command goes on."
+        help="After so many minutes no further game is begun; those in play are finished. The same command goes on, "
+        "and stages inside a game are kept in the store, too."
     ),
 ]
 Threads = Annotated[

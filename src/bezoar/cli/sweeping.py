@@ -150,7 +150,7 @@ def print_plan(planned: Mapping[str, Any], *, as_json: bool) -> None:
     if to_play:
         apart = f"{planned['models_unless_shared']:,} if none were shared"
         stdout.print(
-            f"They need {planned['models']:,} models, about {in_bytes(size)} ({apart}), less those in the store.",
+            f"They need {planned['models']:,} models ({apart}), about {in_bytes(size)}, less those in the store.",
             highlight=False,
         )
     if to_play and seconds is not None:
