@@ -126,21 +126,6 @@ def used_since(store: Store, when: float) -> list[Entry]:
     return found
 
 
-def bytes_of_a_model(store: Store, recipe: Mapping[str, Any]) -> float | None:
-    """How much the models of an architecture take on disk, by those that lie in the store; None if there are none.
-
-    Args:
-        store: the store to look into.
-        recipe: the identity of the architecture.
-    """
-    sizes = [
-        one.size
-        for one in entries(store)
-        if one.stage in ("train", "supply") and one.record["settings"].get("architecture") == recipe
-    ]
-    return sum(sizes) / len(sizes) if sizes else None
-
-
 def remove(store: Store, chosen: Iterable[Entry]) -> int:
     """Delete entries, and return how many bytes that freed.
 

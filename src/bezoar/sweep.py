@@ -6,10 +6,9 @@ Whatever plays them, the rows are the same; several sweeps may write into one fi
 
 from __future__ import annotations
 
-import math
 import time
 import traceback
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,6 +18,7 @@ from bezoar.games.game import Game
 from bezoar.games.referee import Referee
 from bezoar.games.robustness import Robustness
 from bezoar.rows import Results, Row, provenance
+from bezoar.slices import Slice
 from bezoar.tuning import FOLDS, Search, require_searchable, tuned
 
 
@@ -39,18 +39,19 @@ class Resolved:
         return {**row, "tuned": self.searches[number]} if self.searches else row
 
 
-def resolve(games: Sequence[Game], wanted: bool, referee: Referee) -> Resolved:
+def resolve(games: Sequence[Game], wanted: bool, referee: Referee, limit: Slice | None = None) -> Resolved:
     """The games of a settings file, their repairers with the settings that ``tuned: true`` asks for.
 
     Games that differ in attack, target, poison rate or seed alone share one search, through the store.
 
     Raises:
         SettingError: a game has no repairer to tune.
+        TimeUpError: the slice is over before the last search; the trials that it has made are kept.
     """
     if not wanted:
         return Resolved(list(games))
     tunable = require_tunable(games)
-    found = [tuned(game, referee) for game in tunable]
+    found = [tuned(game, referee, limit=limit) for game in tunable]
     played = [game.replace(repairer=search.repairer) for game, search in zip(tunable, found, strict=True)]
     return Resolved(list[Game](played), [_facts(search) for search in found])
 
@@ -106,25 +107,44 @@ class Unwatched:
 
 
 class Queue:
-    """The games of a sweep that have no result yet."""
+    """The games of a sweep that have no result yet.
 
-    def __init__(self, games: Sequence[Game], referee: Referee, results: Results) -> None:
+    Args:
+        games: all of the sweep.
+        referee: who plays them.
+        results: the rows that exist, also those that other processes add.
+        limit: the time in which games are handed out; without it all are.
+    """
+
+    def __init__(self, games: Sequence[Game], referee: Referee, results: Results, limit: Slice | None = None) -> None:
         self.results = results
+        self.limit = limit or Slice()
         self.addresses = [game.address(referee) for game in games]
         self.left = dict(zip(self.addresses, games, strict=True))
         self._forget_played()
 
     def take(self, busy: Collection[Game] = ()) -> Game | None:
-        """The next game, or None when all are played, by whatever process.
+        """The next game, or None when all are played, by whatever process, or the time is up.
 
         Of those left, the first that shares fewest models with `busy` games, which may be training them: it would wait.
+        Games that have failed before come last, so that short slices do not try them over and over and no other.
         """
         self.results.refresh()
         self._forget_played()
-        if not self.left:
+        if self.closed:
             return None
+        self.limit.begin()
         trained = set[str]().union(*(game.trainings() for game in busy))
-        return self.left.pop(min(self.left, key=lambda address: len(trained & self.left[address].trainings())))
+
+        def rank(address: str) -> tuple[bool, int]:
+            return address in self.results.rows, len(trained & self.left[address].trainings())
+
+        return self.left.pop(min(self.left, key=rank))
+
+    @property
+    def closed(self) -> bool:
+        """Whether no game is handed out any more."""
+        return not self.left or self.limit.over
 
     def _forget_played(self) -> None:
         self.left = {address: game for address, game in self.left.items() if not self.results.has(address)}
@@ -135,7 +155,7 @@ class Engine(Protocol):
     """Plays games."""
 
     def play(self, queue: Queue, referee: Referee, watcher: Watcher) -> Iterator[Row]:
-        """The rows of all games of a queue, as they come."""
+        """The rows of all games that a queue hands out, as they come."""
         ...
 
 
@@ -194,8 +214,12 @@ def sweep(
     *,
     engine: Engine | None = None,
     watcher: Watcher | None = None,
+    limit: Slice | None = None,
 ) -> list[Row]:
-    """Play the games that have no result yet, and return every game's row in order.
+    """Play the games that have no result yet, and return in order the rows of all that have one.
+
+    Those are all games, unless a `limit` of time ends the sweep before: then no further game is begun, and those in
+    play are finished.
 
     Each row is kept as soon as its game is over, so that a sweep which is stopped goes on from there. A game that
     fails is kept as a row with `error` and is played again next time; the rest go on.
@@ -204,36 +228,8 @@ def sweep(
         StoreError: the store or the file of results cannot be written.
     """
     resolved = games if isinstance(games, Resolved) else Resolved(list(games))
-    queue = Queue(resolved.games, referee, results)
+    queue = Queue(resolved.games, referee, results, limit)
     places = {address: number for number, address in enumerate(queue.addresses)}
     for row in (engine or Serial()).play(queue, referee, watcher or Unwatched()):
         results.add(resolved.told(row, places[row["address"]]))
-    return [results.rows[address] for address in queue.addresses]
-
-
-def expected_seconds(games: Sequence[Game], rows: Iterable[dict[str, Any]]) -> float | None:
-    """How long games will take by rows of games like them, for each model that they train; None without such a row.
-
-    Like means the same game, player, data and architecture. Rows whose models had been trained before are quicker
-    than new ones, so it is a guess from below.
-    """
-    seen: dict[tuple[str, ...], list[float]] = {}
-    for row in rows:
-        if "result" in row:
-            seen.setdefault(_likeness(row["game"]), []).append(float(row["seconds"]) / _models(row["game"]))
-    wanted = [(_likeness(game.identity()), _models(game.identity())) for game in games]
-    if any(likeness not in seen for likeness, _ in wanted):
-        return None
-    return math.fsum(models * math.fsum(seen[likeness]) / len(seen[likeness]) for likeness, models in wanted)
-
-
-def _likeness(game: Mapping[str, Any]) -> tuple[str, ...]:
-    """The kinds of a game, of the players that it puts to the test, of its data and of its architecture."""
-    player, sanitizer = game.get("repairer") or game.get("detector") or {}, game.get("sanitizer") or {}
-    return tuple(str(part.get("kind", "")) for part in (game, player, sanitizer, game["data"], game["architecture"]))
-
-
-def _models(game: Mapping[str, Any]) -> int:
-    """How many models a game looks at."""
-    poisoned = int(game.get("models", 1))
-    return poisoned + int(game.get("clean") or poisoned)
+    return [results.rows[address] for address in queue.addresses if address in results.rows]

@@ -25,6 +25,7 @@ from bezoar.models.classifier import Classifier
 from bezoar.records import Trusted
 from bezoar.roles import Repairer
 from bezoar.seed import Seed
+from bezoar.slices import Slice
 
 TRIALS, FOLDS = 20, 3
 """How many configurations ``tuned: true`` tries, and how many repairs judge each."""
@@ -120,7 +121,7 @@ def search(
     require_searchable(repairer, len(trusted), folds)
     import optuna  # noqa: PLC0415 - an extra
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it warns, at length, of a trial that was stopped
     channels, height, width = trusted.images.shape[1:]
     own = OwnTrigger.draw((channels, height, width), len(trusted.classes), seed / "trigger")
     parts = trusted.folds(folds, seed / "folds")
@@ -158,7 +159,9 @@ def search(
     return Search(finished, folds, winner, repairer.replace(**winner.settings))
 
 
-def tuned(game: Robustness, referee: Referee, *, trials: int = TRIALS, folds: int = FOLDS) -> Search:
+def tuned(
+    game: Robustness, referee: Referee, *, trials: int = TRIALS, folds: int = FOLDS, limit: Slice | None = None
+) -> Search:
     """The search that a game's settings ask for: once for its data, recipe, number of trusted images and repairer.
 
     The model is a clean one of the victim's public recipe and the images are another draw, both of `TUNING_SEED`, so
@@ -166,6 +169,7 @@ def tuned(game: Robustness, referee: Referee, *, trials: int = TRIALS, folds: in
 
     Raises:
         SettingError: the game has no repairer, or one with nothing to search.
+        TimeUpError: the slice is over before the search is; what it has tried is kept.
     """
     if game.repairer is None:
         raise SettingError("tuned: this game has no repairer")
@@ -178,7 +182,7 @@ def tuned(game: Robustness, referee: Referee, *, trials: int = TRIALS, folds: in
     inputs = {"model": model.address, "trusted": deal.trusted.address}
 
     def keep(settings: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        return referee.measured("tune", {}, settings, inputs, stream, compute)
+        return referee.measured("tune", {}, settings, inputs, stream, lambda: (limit or Slice()).run(compute))
 
     return search(
         model.value,

@@ -67,13 +67,13 @@ class Crew:
     address: str | None = None
 
     def play(self, queue: Queue, referee: Referee, watcher: Watcher) -> Iterator[Row]:
-        """The rows of all games of a queue, as they come.
+        """The rows of all games that a queue hands out, as they come.
 
         Raises:
             SettingError: Ray is missing or not to be reached, or the machines have no room for one worker.
             StoreError: a worker cannot write the store.
         """
-        if not queue.left:  # nobody is woken for nothing
+        if queue.closed:  # nobody is woken for nothing
             return
         with _ray(self) as ray:
             running: dict[Any, Game] = {}

@@ -23,6 +23,7 @@ from bezoar.games.referee import Referee
 from bezoar.games.robustness import Robustness
 from bezoar.models.files import load_model, save_model
 from bezoar.roles import DataSource, Detector
+from bezoar.rows import Results
 from bezoar.seed import Seed
 
 
@@ -109,6 +110,32 @@ def test_a_dry_run_plays_nothing(bezoar: Any, tmp_path: Path) -> None:
     assert (len(document["games"]), document["to_play"]) == (3, 3)
     assert (document["models"], document["expected_seconds"]) == (6, None)  # a poisoned and a clean one a seed
     assert not (tmp_path / "rows.jsonl").exists()
+
+
+UNKNOWN = "How long it takes is not known yet: some of these players have no rows."
+
+
+@pytest.mark.parametrize("rows", [(), ("unlearning",), ("unlearning", "weight_decay")])
+def test_a_dry_run_says_how_much_room_and_time_games_take_or_that_nobody_knows(
+    bezoar: Any, tmp_path: Path, rows: tuple[str, ...]
+) -> None:
+    """Two repairs of two models of 41,962 parameters each, and 90 seconds by rows of another seed."""
+    path, kept = tmp_path / "grid.yaml", tmp_path / "rows.jsonl"
+    content = {**ROBUSTNESS, "architecture": {"kind": "convolutional", "width": 16, "hidden": 16}}
+    repairers = {"unlearning": UNLEARNING, "weight_decay": {"kind": "weight_decay"}}
+    path.write_text(yaml.safe_dump({**content, "grid": {"repairer": list(repairers.values())}}))
+    settings = {**{name: value for name, value in content.items() if name != "game"}, "kind": "robustness", "seed": 1}
+    for seconds, name in zip((30, 60), rows, strict=False):
+        game = build(Robustness, {**settings, "repairer": repairers[name]})
+        Results(kept).add({"address": name, "game": game.identity(), "result": {}, "seconds": seconds})
+    words = ("sweep", path, "--results", kept, "--dry-run")
+    document = json.loads(bezoar(*words, "--json").stdout)
+    assert document["expected_bytes"] == 2 * 4 * 41_962
+    assert document["expected_seconds"] == (90 if len(rows) == 2 else None)
+    told = " ".join(bezoar(*words).stdout.split())
+    assert "They need 2 models (4 if none were shared), about 335.7 KB, less those in the store." in told
+    assert (UNKNOWN in told) == (len(rows) < 2)
+    assert ("By the rows that exist, about 1 min 30 s on a machine like theirs." in told) == (len(rows) == 2)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,15 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from safetensors.torch import load, save
 from world import CLEANSE, WORLD
 
 from bezoar import sweep
+from bezoar.component import build
 from bezoar.games.detectability import Detectability
 from bezoar.games.robustness import Robustness
+from bezoar.roles import Architecture
+from bezoar.seed import Seed
 from bezoar.tuning import tuned
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "pick-your-poison"
@@ -54,17 +58,27 @@ def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def size_of_a_model() -> int:
+    """By a file of an untrained model of the small world."""
+    model = build(Architecture, WORLD["architecture"]).build((3, 32, 32), tuple("0123456789"), Seed(1))
+    tensors = load(save({name: value.contiguous() for name, value in model.weights().items()}))
+    return sum(value.numpy().nbytes for value in tensors.values())
+
+
 def test_a_figure_is_played_drawn_and_judged_and_the_same_command_plays_nothing_again(
     bezoar: Any, experiments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("reproduce", "fig5", "--experiments", experiments, "--results", tmp_path)
     planned = bezoar(*words, "--dry-run")
     assert "4 games, 4 of them to play" in planned.stdout
-    assert "They need 6 models" in planned.stdout
+    assert "They need 6 models (" in planned.stdout
+    assert "if none were shared), about " in planned.stdout
+    assert "How long it takes is not known yet" in planned.stdout
     document = json.loads(bezoar("reproduce", "fig7", *words[2:], "--dry-run", "--json").stdout)
     assert (len(document["games"]), document["to_play"], document["models"]) == (6, 6, 6), (
         "both sweeps share the models"
     )
+    assert document["expected_bytes"] == 6 * size_of_a_model()
     drawn = bezoar(*words, "--draw-only")
     assert "4 of 4 games of detection have not been played." in drawn.stdout
     first = bezoar(*words, "--json")
@@ -90,6 +104,22 @@ def test_a_figure_is_played_drawn_and_judged_and_the_same_command_plays_nothing_
     assert redrawn.exit_code == 0
     second = bezoar("reproduce", "table2", "--experiments", experiments, "--results", tmp_path, "--json")
     assert json.loads(second.stdout)["rows"] == 4, "another table of the same games"
+
+
+def test_slices_of_a_figure_are_drawn_from_what_there_is(bezoar: Any, experiments: Path, tmp_path: Path) -> None:
+    words = ("reproduce", "fig5", "--experiments", experiments, "--results", tmp_path)
+    for rows in (1, 2):
+        answer = bezoar(*words, "--minutes", "0.00001", "--json", "--out", tmp_path / "page")
+        document = json.loads(answer.stdout)
+        assert (answer.exit_code, document["rows"], document["left"]) == (0, rows, 4 - rows)
+        assert json.loads(bezoar(*words, "--json", "--draw-only").stdout) == document
+        assert (tmp_path / "page" / "report.html").is_file()
+    told = bezoar(*words, "--minutes", "0.00001")
+    assert told.exit_code == 0
+    assert "The time is up and 1 game is left; the same command goes on from there." in " ".join(told.stdout.split())
+    assert "time is up" not in bezoar(*words, "--draw-only").stdout
+    document = json.loads(bezoar(*words, "--json").stdout)
+    assert (document["rows"], document["left"]) == (4, 0)
 
 
 def test_table5_searches_before_it_plays_and_is_redrawn_from_its_rows(

@@ -9,17 +9,19 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 from world import CLEANSE, ROBUSTNESS, UNLEARNING, WORLD
 
 from bezoar.component import build
 from bezoar.errors import SettingError, StoreError
+from bezoar.forecast import expected_bytes, expected_seconds
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
 from bezoar.inventory import entries
 from bezoar.plans import plan, read_game, read_settings
 from bezoar.rows import Results, commit_of
-from bezoar.store import Store
-from bezoar.sweep import expected_seconds, sweep
+from bezoar.store import TENSORS, Store
+from bezoar.sweep import sweep
 
 
 def write(path: Path, content: Any) -> Path:
@@ -183,9 +185,33 @@ def test_as_many_models_are_trained_as_the_games_say(tmp_path: Path) -> None:
     referee = Referee(Store(tmp_path))
     for game in games:
         game.play(referee)
-    made = [entry.stage for entry in entries(referee.store)]
+    found = list(entries(referee.store))
+    made = [entry.stage for entry in found]
     expected = set[str]().union(*(game.trainings() for game in games))
     assert made.count("train") == len(expected) == 12
+    folders = [referee.store.root / one.address[:2] / one.address for one in found if one.stage == "train"]
+    weights = [load_file(folder / TENSORS) for folder in folders]
+    bytes_of_weights = sum(one.numpy().nbytes for model in weights for one in model.values())
+    assert expected_bytes(games, Referee(Store(tmp_path / "other"))) == bytes_of_weights
+    on_disk = sum(one.size for one in found if one.stage == "train")
+    assert 1 < on_disk / bytes_of_weights < 1.3, "the rest is what entries say of themselves"
+
+
+def test_the_room_of_models_is_that_of_their_parameters(tmp_path: Path) -> None:
+    """Second route: parameters counted by hand, 4 bytes each; a layer for each summand, of weights and biases."""
+    referee = Referee(Store(tmp_path))
+    one = 4 * ((3 * 16 * 16 + 16) + (16 * 32 * 16 + 32) + (32 * 8 * 8 * 16 + 16) + (16 * 10 + 10))
+    small = {**WORLD, "architecture": {"kind": "convolutional", "width": 16, "hidden": 16}}
+    game = build(Game, {**small, "kind": "robustness"})
+    assert expected_bytes([game], referee) == 2 * one, "the suspect and its clean twin"
+    assert expected_bytes([game, game.replace(repairer="weight_decay")], referee) == 2 * one
+    assert expected_bytes([game, game.replace(seed=8)], referee) == 4 * one
+    voting = game.replace(trainer={"kind": "partition_ensemble", "parts": 3})
+    assert expected_bytes([game, voting], referee) == 2 * one + 2 * (3 * one + 4 * 30 * 10), "members and their votes"
+    larger = game.replace(architecture={"kind": "convolutional", "width": 16, "hidden": 20})
+    assert expected_bytes([larger], referee) == 2 * (one + 4 * 4 * (32 * 8 * 8 + 1 + 10))
+    assert expected_bytes([], referee) == 0
+    assert [entry.stage for entry in entries(referee.store)] == ["data"], "nothing is trained to know it"
 
 
 def test_the_time_of_a_sweep_is_guessed_from_rows_of_the_same_players(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from world import WORLD
 
 from bezoar.component import build
 from bezoar.errors import SettingError
+from bezoar.forecast import expected_bytes
 from bezoar.games import victims
 from bezoar.games.examining import Defence, Examined
 from bezoar.games.game import Game
@@ -155,6 +156,17 @@ def test_models_are_shared_by_games_and_counted_so() -> None:
     assert len(one.trainings()) == 2
     assert transfer(attack={**DIGITS["attack"], "kind": "feature_collision"}).trainings() == one.trainings()
     assert len(transfer(victim_data=[0.5, 1.0]).trainings() & one.trainings()) == 1, "the substitute is the same"
+
+
+def test_each_network_takes_its_own_room(referee: Referee) -> None:
+    """Second route: the parameters of a small victim counted by hand, beside whatever the substitute takes."""
+    white = expected_bytes([transfer(victim="substitute")], referee)
+    assert white > 4 * 73_370, "as the architecture says of itself, and the statistics of its normalisation"
+    assert expected_bytes([transfer()], referee) == 2 * white
+    small = transfer(architecture={"kind": "convolutional", "width": 16, "hidden": 16})
+    by_hand = 4 * ((3 * 16 * 16 + 16) + (16 * 32 * 16 + 32) + (32 * 8 * 8 * 16 + 16) + (16 * 10 + 10))
+    assert expected_bytes([small], referee) == white + by_hand
+    assert expected_bytes([transfer(), small], referee) == 2 * white + by_hand, "they share the substitute"
 
 
 def test_a_white_box_victim_is_the_substitute_and_nothing_else_is_trained(

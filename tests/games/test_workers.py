@@ -19,13 +19,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from deadly import Broken, Deadly, DeadlyOnce
+from deadly import Broken, Deadly, DeadlyInTraining, DeadlyOnce, made
 
 from bezoar.component import build
 from bezoar.errors import SettingError, StoreWarning
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
 from bezoar.rows import Results, Row
+from bezoar.slices import Slice
 from bezoar.store import TENSORS, Store
 from bezoar.sweep import Queue, attempt, sweep
 from bezoar.workers import Crew
@@ -89,22 +90,40 @@ def test_two_workers_give_the_rows_of_one_process_and_failures_are_kept(
     wrong = GAMES[0].replace(attack={"kind": "badnets", "poisons": 4000})
     odd = [Broken.model_validate({**SMALL, "seed": 90}), Deadly.model_validate({**SMALL, "seed": 91})]
     once = DeadlyOnce.model_validate({**SMALL, "seed": 5, "mark": str(tmp_path / "mark")})
+    amid = DeadlyInTraining.model_validate({**SMALL, "seed": 6, "mark": str(tmp_path / "noted")})
     notes = Notes()
     with pytest.warns(StoreWarning, match="has changed on disk.*will be made again"):
         rows = sweep(
-            [*GAMES, wrong, *odd, once], damaged, Results(tmp_path / "rows.jsonl"), engine=Crew(2), watcher=notes
+            [*GAMES, wrong, *odd, once, amid], damaged, Results(tmp_path / "rows.jsonl"), engine=Crew(2), watcher=notes
         )
     assert capsys.readouterr().out == "", "stdout is for the result alone"
     assert measured(rows[:4]) == measured(alone)
     assert "attack.poisons: 4000 is more than" in rows[4]["error"]
-    assert rows[5]["error"] == "KeyError: 'missing' (deadly.py, line 25)"
+    assert rows[5]["error"] == "KeyError: 'missing' (deadly.py, line 32)"
     assert rows[6]["error"].startswith("its worker died, and so did those that tried again")
     assert (tmp_path / "mark").exists()
-    whole = attempt(build(Game, {**SMALL, "seed": 5}), Referee(Store(tmp_path / "other")))
-    assert rows[7]["result"] == whole["result"], "a game whose worker was killed has another result"
-    assert [row["provenance"]["threads"] for row in rows if "result" in row] == [1] * 5
-    assert sorted(game.seed for said, game in notes.said if said == "finished") == [0, 0, 1, 2, 3, 5, 90, 91]
+    for row, seed in ((rows[7], 5), (rows[8], 6)):
+        whole = attempt(build(Game, {**SMALL, "seed": seed}), Referee(Store(tmp_path / "other")))
+        assert row["result"] == whole["result"], "a game whose worker was killed has another result"
+    before, after = json.loads((tmp_path / "noted").read_text()), made(store, "6")
+    assert sorted(stage for stage, _ in before.values()) == ["collect", "train"], "killed amid the second training"
+    assert sorted(stage for stage, _ in after.values()) == ["collect", "repair", "train", "train"]
+    assert {address: list(after[address]) for address in before} == before, "what was finished was made again"
+    assert [row["provenance"]["threads"] for row in rows if "result" in row] == [1] * 6
+    assert sorted(game.seed for said, game in notes.said if said == "finished") == [0, 0, 1, 2, 3, 5, 6, 90, 91]
     assert all(notes.said.index(("started", game)) < notes.said.index(("finished", game)) for game in GAMES)
+
+
+def test_after_a_slice_no_worker_is_given_a_game_and_those_in_play_are_finished(
+    alone: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time is up when the first game has been handed out, so that the second worker gets none."""
+    referee, kept, limit = Referee(Store(tmp_path)), Results(tmp_path / "rows.jsonl"), Slice(1e-9)
+    rows = sweep(GAMES, referee, kept, engine=Crew(2), limit=limit)
+    assert measured(rows) == measured(alone)[:1]
+    assert Results(kept.path).rows == {row["address"]: row for row in rows}
+    monkeypatch.setattr("bezoar.workers._ray", lambda _: pytest.fail("Ray is started for nothing"))
+    assert sweep(GAMES, referee, kept, engine=Crew(2), limit=limit) == rows
 
 
 MAIN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from bezoar.cli import main; main()"
@@ -197,8 +216,8 @@ def test_after_kill_9_of_the_driver_nobody_works_on_and_the_same_command_finishe
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
 @pytest.mark.parametrize(
     ("sent", "more"),
-    [(signal.SIGINT, TWO), (signal.SIGTERM, ()), (signal.SIGTERM, TWO)],
-    ids=["ctrl_c-workers", "sigterm", "sigterm-workers"],
+    [(signal.SIGINT, ()), (signal.SIGINT, TWO), (signal.SIGTERM, ()), (signal.SIGTERM, TWO)],
+    ids=["ctrl_c", "ctrl_c-workers", "sigterm", "sigterm-workers"],
 )
 def test_a_sweep_that_is_told_to_stop_says_so_in_one_message_and_nobody_works_on(
     sent: signal.Signals, more: tuple[str, ...], settings: Path, tmp_path: Path

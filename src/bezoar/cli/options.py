@@ -54,6 +54,13 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check every game and pr
 Workers = Annotated[
     int | None, typer.Option(min=1, help="How many games are played at once, through Ray; one without it.")
 ]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        help="After so many minutes no further game is begun; those in play are finished. The same command goes on, "
+        "and stages inside a game are kept in the store, too."
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(

@@ -14,6 +14,7 @@ from bezoar.cli.options import (
     DryRun,
     GpuShare,
     Json,
+    Minutes,
     Out,
     Preset,
     RayAddress,
@@ -51,6 +52,7 @@ def sweep(
     changes: Changes = None,
     results: RowsFile = None,
     dry_run: DryRun = False,
+    minutes: Minutes = None,
     preset: Preset = None,
     workers: Workers = None,
     threads: Threads = None,
@@ -63,7 +65,8 @@ def sweep(
     """Play every game of a grid, one row each; the same command resumes.
 
     Games are played one after another, or several at once with --workers, or on a Ray cluster. Models that games
-    share are trained once, whoever plays them.
+    share are trained once, whoever plays them. With --minutes a long sweep is played in slices; a game that
+    lasts longer may be stopped (Ctrl-C) as well, since each stage inside it is kept in the store as soon as it is made.
 
     Example: bezoar sweep experiments/demo/unlearning.yaml --workers 2 --results rows.jsonl
     """
@@ -75,6 +78,7 @@ def sweep(
         changes or [],
         results=results,
         dry_run=dry_run,
+        minutes=minutes,
         preset=preset,
         engine=engine,
         data=data or [],
@@ -90,7 +94,7 @@ def reproduce(
         typer.Argument(metavar="NAME", help="table2, table3, table5, fig5 to fig9, or cp-fig3 and cp-fig5 to cp-fig8."),
     ],
     preset: Annotated[
-        Scale, typer.Option(help="cpu: orderings, in under an hour of two cores; gpu; paper.")
+        Scale, typer.Option(help="cpu: orderings, most in under an hour of two cores; gpu; paper.")
     ] = Scale.cpu,
     out: Out = None,
     results: Annotated[
@@ -102,6 +106,7 @@ def reproduce(
     ] = None,
     draw_only: Annotated[bool, typer.Option("--draw-only", help="Play nothing; draw the rows that exist.")] = False,
     dry_run: DryRun = False,
+    minutes: Minutes = None,
     workers: Workers = None,
     threads: Threads = None,
     ray_address: RayAddress = None,
@@ -115,7 +120,7 @@ def reproduce(
     Names with cp are of "Transferable Clean-Label Poisoning Attacks", the others of "Pick your Poison".
 
     Every claim of the paper and every printed number gets a verdict. At the preset cpu only orders are judged.
-    Games that are shared with other tables are played once; the same command resumes.
+    Games that are shared with other tables are played once; the same command resumes, also after a slice of --minutes.
 
     Example: bezoar reproduce fig5 --preset cpu --workers 2 --out fig5
     """
@@ -129,6 +134,7 @@ def reproduce(
         results=results,
         out=out,
         dry_run=dry_run,
+        minutes=minutes,
         draw_only=draw_only,
         engine=engine,
         data=data or [],

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from bezoar.cli.console import Bars, make_referee, print_json, print_table, stdout
-from bezoar.cli.sweeping import games_to_play, plan_of, print_plan, watched
+from bezoar.cli.sweeping import plan_of, planned, played, print_left, print_plan
 from bezoar.component import Settings
 from bezoar.games.game import Game
 from bezoar.games.robustness import Robustness
@@ -16,6 +16,7 @@ from bezoar.report.parts import as_text
 from bezoar.reproduce.experiments import find, folder_of_experiments, outcome, reproduction_page, settings_of
 from bezoar.reproduce.outcome import Outcome
 from bezoar.rows import Results
+from bezoar.slices import Slice
 from bezoar.sweep import Engine, Queue
 
 
@@ -27,6 +28,7 @@ def reproduce(
     results: Path | None,
     out: Path | None,
     dry_run: bool,
+    minutes: float | None,
     draw_only: bool,
     engine: Engine,
     data: list[Path],
@@ -34,46 +36,48 @@ def reproduce(
     as_json: bool,
 ) -> None:
     """Play the games that have no row yet, draw the table or figure, and judge it."""
+    limit = Slice(minutes)
     experiment, folder = find(name), folder_of_experiments(name, experiments)
     bars = Bars()
     referee = make_referee(device, data, bars)
     where = results or Path("results") / experiment.paper / preset
     described = {sweep: settings_of(sweep, preset, folder) for sweep in experiment.sweeps if experiment.draw}
     files = {sweep: Results(where / f"{sweep}.jsonl") for sweep in described}
+    games = {sweep: plan(one) if draw_only else planned(one, []) for sweep, one in described.items()}
     if dry_run:
-        planned = {name: games_to_play(one, [], referee, dry_run=True).games for name, one in described.items()}
-        missing = [game for sweep, few in planned.items() for game in Queue(few, referee, files[sweep]).left.values()]
+        missing = [game for sweep, few in games.items() for game in Queue(few, referee, files[sweep]).left.values()]
         known = [row for kept in files.values() for row in kept.rows.values()]
-        document = plan_of([game for few in planned.values() for game in few], missing, referee, known, where)
+        document = plan_of([game for few in games.values() for game in few], missing, referee, known, where)
         tuned = any(one.tuned for one in described.values())
         print_plan({**document, "tuned": tuned}, as_json=as_json)
         return
     rows: list[Row] = []
     for sweep, one in described.items():
         if not draw_only:
-            games = games_to_play(one, [], referee, dry_run=False)
-            rows += watched(games, referee, files[sweep], engine, bars)
+            rows += played(games[sweep], referee, files[sweep], engine, bars, limit=limit, searched=one.tuned)
             continue
-        games = plan(one)
-        few = _played(games, files[sweep], searched=one.tuned)
+        few = _found(games[sweep], files[sweep], searched=one.tuned)
         rows += few
-        if len(few) < len(games) and not as_json:
-            left = len(games) - len(few)
-            stdout.print(f"{left} of {len(games)} games of {sweep} have not been played.", highlight=False)
-    played = [row for row in rows if "result" in row]
-    found = outcome(name, played, preset, folder, referee)
+        if len(few) < len(games[sweep]) and not as_json:
+            missed = len(games[sweep]) - len(few)
+            stdout.print(f"{missed} of {len(games[sweep])} games of {sweep} have not been played.", highlight=False)
+    left = sum(map(len, games.values())) - len(rows)
+    measured = [row for row in rows if "result" in row]
+    failed = [row for row in rows if "error" in row]
+    found = outcome(name, measured, preset, folder, referee)
     if out is not None:
-        reproduction_page(out / "report.html", name, preset, found, played)
+        reproduction_page(out / "report.html", name, preset, found, measured)
     if as_json:
-        failed = [row for row in rows if "error" in row]
-        print_json({"name": name, "preset": preset, "rows": len(played), "failed": failed, **found.as_json()})
+        told = {"name": name, "preset": preset, "rows": len(measured), "left": left, "failed": failed}
+        print_json({**told, **found.as_json()})
         return
-    _print(f"{experiment.title}, preset {preset}, {len(played)} games", found, [row for row in rows if "error" in row])
+    _print(f"{experiment.title}, preset {preset}, {len(measured)} games", found, failed)
     if out is None and any(section.figures for section in found.sections):
         stdout.print(f"For its figures: bezoar reproduce {name} --preset {preset} --out DIR", highlight=False)
+    print_left(0 if draw_only else left)
 
 
-def _played(games: Sequence[Game], kept: Results, *, searched: bool) -> list[Row]:
+def _found(games: Sequence[Game], kept: Results, *, searched: bool) -> list[Row]:
     """The rows of games, found by their settings, so that whoever has no data can draw what others have measured.
 
     The settings that a search has found are not known without the data either, so they are left out of account.

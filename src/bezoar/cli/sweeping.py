@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,14 +12,15 @@ import torch
 
 from bezoar.cli.console import Bars, find_device, in_bytes, in_time, make_referee, print_json, print_table, stdout
 from bezoar.cli.scoreboard import Scoreboard, headline, title
-from bezoar.component import canonical
 from bezoar.errors import SettingError
+from bezoar.forecast import expected_bytes, expected_seconds
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
-from bezoar.inventory import bytes_of_a_model, used_since
+from bezoar.inventory import used_since
 from bezoar.plans import PACKAGED, SettingsFile, plan, read_settings
 from bezoar.rows import Results, Row
-from bezoar.sweep import Engine, Queue, Resolved, Serial, expected_seconds, require_tunable, resolve
+from bezoar.slices import Slice, TimeUpError
+from bezoar.sweep import Engine, Queue, Serial, require_tunable, resolve
 from bezoar.sweep import sweep as play_all
 from bezoar.workers import Crew
 
@@ -49,6 +49,7 @@ def sweep(
     *,
     results: Path | None,
     dry_run: bool,
+    minutes: float | None,
     preset: str | None,
     engine: Engine,
     data: list[Path],
@@ -56,22 +57,25 @@ def sweep(
     as_json: bool,
 ) -> None:
     """Play the games of a grid that have no row yet."""
+    limit = Slice(minutes)
     described = read_settings(source, preset)
     bars = Bars()
     referee = make_referee(device, data, bars)
-    games = games_to_play(described, changes, referee, dry_run=dry_run)
+    games = planned(described, changes)
     kept = Results(results or Path(f"{source if source in PACKAGED else Path(source).with_suffix('')}.jsonl"))
     if dry_run:
-        missing = list(Queue(games.games, referee, kept).left.values())
-        document = plan_of(games.games, missing, referee, kept.rows.values(), kept.path)
+        missing = list(Queue(games, referee, kept).left.values())
+        document = plan_of(games, missing, referee, kept.rows.values(), kept.path)
         print_plan({**document, "tuned": described.tuned}, as_json=as_json)
         return
     started = time.time()
-    rows = watched(games, referee, kept, engine, bars)
+    rows = played(games, referee, kept, engine, bars, limit=limit, searched=described.tuned)
+    left = len(games) - len(rows)
     used = used_since(referee.store, started)
     size = sum(one.size for one in used)
     if as_json:
-        print_json({"results": str(kept.path), "rows": rows, "store": {"entries": len(used), "bytes": size}})
+        store = {"entries": len(used), "bytes": size}
+        print_json({"results": str(kept.path), "rows": rows, "left": left, "store": store})
         return
     print_table("games", ["game", "result"], [[title(row["game"]), headline(row)] for row in rows])
     failed = sum("error" in row for row in rows)
@@ -79,34 +83,57 @@ def sweep(
     stdout.print(f"For tables, curves and figures: bezoar report {kept.path} --out DIR", highlight=False)
     if used:
         stdout.print(f"{len(used):,} entries of the store took part, {in_bytes(size)}.", highlight=False)
+    print_left(left)
 
 
-def games_to_play(described: SettingsFile, changes: Sequence[str], referee: Referee, *, dry_run: bool) -> Resolved:
-    """The games of a settings file; a plan of them shall not wait for the search that it may ask for."""
+def planned(described: SettingsFile, changes: Sequence[str]) -> list[Game]:
+    """The games of a settings file, before the search that it may ask for; every game is checked."""
     games = plan(described, changes)
-    if not dry_run:
-        return resolve(games, described.tuned, referee)
-    return Resolved(list[Game](require_tunable(games)) if described.tuned else games)
+    return list[Game](require_tunable(games)) if described.tuned else games
 
 
-def watched(games: Resolved, referee: Referee, kept: Results, engine: Engine, bars: Bars) -> list[Row]:
-    """Play games under the eyes of the person at the terminal; the rows of all of them, in order."""
-    board = Scoreboard(len(Queue(games.games, referee, kept).left))
+def played(
+    games: Sequence[Game],
+    referee: Referee,
+    kept: Results,
+    engine: Engine,
+    bars: Bars,
+    *,
+    limit: Slice,
+    searched: bool,
+) -> list[Row]:
+    """Play games under the eyes of the person at the terminal, in the time that there is.
+
+    Returns:
+        In order the rows of those that have one; none where the time is up before their settings are found.
+    """
+    try:
+        resolved = resolve(games, searched, referee, limit)
+    except TimeUpError:
+        return []
+    board = Scoreboard(len(Queue(resolved.games, referee, kept).left))
     with bars.shown(board):
-        return play_all(games, referee, kept, engine=engine, watcher=board)
+        return play_all(resolved, referee, kept, engine=engine, watcher=board, limit=limit)
+
+
+def print_left(left: int) -> None:
+    """Say to a person what the time did not suffice for, if anything."""
+    if left:
+        said = "1 game is left" if left == 1 else f"{left} games are left"
+        stdout.print(f"The time is up and {said}; the same command goes on from there.", highlight=False)
 
 
 def plan_of(
     games: Sequence[Game], missing: Sequence[Game], referee: Referee, rows: Iterable[Row], where: Path
 ) -> dict[str, Any]:
-    """What playing the missing of some games would take, as far as rows and models that exist can tell."""
+    """What playing the missing of some games would take: room by their models, and time as far as rows can tell."""
     return {
         "games": [game.describe() for game in games],
         "to_play": len(missing),
         "models": len(set[str]().union(*(game.trainings() for game in missing))),
         "models_unless_shared": sum(len(game.trainings()) for game in missing),
         "expected_seconds": expected_seconds(missing, rows),
-        "expected_bytes": _expected_bytes(missing, referee),
+        "expected_bytes": expected_bytes(missing, referee),
         "results": str(where),
     }
 
@@ -121,25 +148,14 @@ def print_plan(planned: Mapping[str, Any], *, as_json: bool) -> None:
         f"{len(planned['games'])} games, {to_play} of them to play; rows go to {planned['results']}", highlight=False
     )
     if to_play:
-        room = "" if size is None else f", about {in_bytes(round(size))}"
         apart = f"{planned['models_unless_shared']:,} if none were shared"
         stdout.print(
-            f"They need {planned['models']:,} models{room} ({apart}), less those in the store.", highlight=False
+            f"They need {planned['models']:,} models ({apart}), about {in_bytes(size)}, less those in the store.",
+            highlight=False,
         )
     if to_play and seconds is not None:
         stdout.print(f"By the rows that exist, about {in_time(seconds)} on a machine like theirs.", highlight=False)
+    elif to_play:
+        stdout.print("How long it takes is not known yet: some of these players have no rows.", highlight=False)
     if planned.get("tuned"):
         stdout.print("Their repairers are tuned first, which may turn games to play into rows that exist.")
-
-
-def _expected_bytes(games: Sequence[Game], referee: Referee) -> float | None:
-    """How much the models of games will take, by models in the store; None where one of an architecture is missing."""
-    models: dict[str, set[str]] = {}
-    architectures: dict[str, dict[str, Any]] = {}
-    for game in games:
-        key = canonical(game.architecture.identity())
-        architectures[key] = game.architecture.identity()
-        models.setdefault(key, set()).update(game.trainings())
-    sizes = {key: bytes_of_a_model(referee.store, recipe) for key, recipe in architectures.items()}
-    known = [len(models[key]) * size for key, size in sizes.items() if size is not None]
-    return math.fsum(known) if len(known) == len(sizes) else None

@@ -31,6 +31,10 @@ class Game(Component):
     def trainings(self) -> set[str]:
         """A key for every model that playing trains, an attacker's own included: equal keys share one model."""
 
+    def recipes(self) -> dict[str, Recipe]:
+        """By which recipe each of these models is trained."""
+        return dict.fromkeys(self.trainings(), self.recipe)
+
     @property
     def recipe(self) -> Recipe:
         """The victim's public recipe."""

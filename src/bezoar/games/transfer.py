@@ -24,7 +24,7 @@ from bezoar.measure.estimates import mean, proportion
 from bezoar.measure.predictions import clean_accuracy
 from bezoar.models.classifier import frozen
 from bezoar.records import Trusted, as_float
-from bezoar.roles import Architecture, Detector, Repairer, Sanitizer, Splits, TargetedPoisoning
+from bezoar.roles import Detector, Repairer, Sanitizer, Splits, TargetedPoisoning
 from bezoar.seed import Seed
 
 Share = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
@@ -98,13 +98,19 @@ class Transfer(Game):
 
     def trainings(self) -> set[str]:
         """The victim and the substitutes."""
-        networks = enumerate(self.attack.networks)
-        found = {self._facts(one, self.substitute_data, f"substitutes/{at}") for at, one in networks}
-        return found | ({self._facts(self.architecture, self.victim_data, "victim")} if self.victim == "own" else set())
+        return set(self.recipes())
 
-    def _facts(self, architecture: Architecture, share: Share, name: str) -> str:
+    def recipes(self) -> dict[str, Recipe]:
+        """Each network by the same trainer."""
+        networks = {f"substitutes/{at}": (one, self.substitute_data) for at, one in enumerate(self.attack.networks)}
+        if self.victim == "own":
+            networks["victim"] = (self.architecture, self.victim_data)
+        recipes = {name: (Recipe(one, self.trainer), share) for name, (one, share) in networks.items()}
+        return {self._facts(recipe, share, name): recipe for name, (recipe, share) in recipes.items()}
+
+    def _facts(self, recipe: Recipe, share: Share, name: str) -> str:
         facts: Settings = {"data": self.data.identity(), "pretraining": self.pretraining, "share": list(share)}
-        return canonical({**facts, "seed": f"{self.seed}/{name}", **Recipe(architecture, self.trainer).identity()})
+        return canonical({**facts, "seed": f"{self.seed}/{name}", **recipe.identity()})
 
     def play(self, referee: Referee) -> dict[str, Any]:
         """Pre-train, craft, fine-tune, measure."""
