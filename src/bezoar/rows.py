@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -26,6 +27,12 @@ class Results:
     """Rows of a sweep, one per game and keyed by its address: a file of JSON lines, rewritten as a whole.
 
     Several processes may add to one file; none loses what another has written.
+
+    Args:
+        path: of the file, which need not be there yet.
+
+    Raises:
+        StoreError: there can be no such file, or what is there holds no result rows or cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,15 +40,42 @@ class Results:
         self.rows: dict[str, Row] = self._read()
 
     def _read(self) -> dict[str, Row]:
-        if not self.path.is_file():
-            return {}
         try:
+            self._require_file()
+            if not self.path.is_file():
+                return {}
             rows = [json.loads(line) for line in self.path.read_text().splitlines() if line.strip()]
             return {row["address"]: row for row in rows}
         except (ValueError, KeyError, TypeError):
             raise StoreError(f"{self.path}: this is no file of result rows; move it away or name another one") from None
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be read ({error.strerror})") from None
+
+    def _require_file(self) -> None:
+        """Refuse a path that is no file and cannot become one."""
+        if self.path.is_dir():
+            raise StoreError(f"{self.path}: this is a folder; name a file in it, such as {self.path / 'rows.jsonl'}")
+        if self.path.exists() and not self.path.is_file():  # a device would be replaced by a file
+            raise StoreError(f"{self.path}: result rows are kept in a file, which this is not; name another place")
+        for parent in self.path.parents:
+            if parent.is_file():
+                raise StoreError(f"{self.path}: {parent} is a file, so nothing can lie below it; name a folder")
+
+    def require_writable(self) -> None:
+        """See that a row can be kept, before hours are spent on one; what is there is left as it is.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        scratch = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            scratch.touch()
+            scratch.unlink()
+        except OSError as error:
+            raise StoreError(
+                f"{self.path}: no result rows can be written there ({error.strerror}); name another place"
+            ) from None
 
     def add(self, row: Row) -> None:
         """Keep a row and write the file as a whole; a failure does not take the place of another process's result.

@@ -41,7 +41,9 @@ def reproduce(
     described = {sweep: settings_of(sweep, preset, folder) for sweep in experiment.sweeps if experiment.draw}
     files = {sweep: Results(where / f"{sweep}.jsonl") for sweep in described}
     if dry_run:
-        planned = {name: games_to_play(one, [], referee, dry_run=True).games for name, one in described.items()}
+        planned = {
+            sweep: games_to_play(one, [], referee, files[sweep], dry_run=True).games for sweep, one in described.items()
+        }
         missing = [game for sweep, few in planned.items() for game in Queue(few, referee, files[sweep]).left.values()]
         known = [row for kept in files.values() for row in kept.rows.values()]
         document = plan_of([game for few in planned.values() for game in few], missing, referee, known, where)
@@ -51,7 +53,7 @@ def reproduce(
     rows: list[Row] = []
     for sweep, one in described.items():
         if not draw_only:
-            games = games_to_play(one, [], referee, dry_run=False)
+            games = games_to_play(one, [], referee, files[sweep], dry_run=False)
             rows += watched(games, referee, files[sweep], engine, bars)
             continue
         games = plan(one)

@@ -59,8 +59,8 @@ def sweep(
     described = read_settings(source, preset)
     bars = Bars()
     referee = make_referee(device, data, bars)
-    games = games_to_play(described, changes, referee, dry_run=dry_run)
     kept = Results(results or Path(f"{source if source in PACKAGED else Path(source).with_suffix('')}.jsonl"))
+    games = games_to_play(described, changes, referee, kept, dry_run=dry_run)
     if dry_run:
         missing = list(Queue(games.games, referee, kept).left.values())
         document = plan_of(games.games, missing, referee, kept.rows.values(), kept.path)
@@ -81,10 +81,14 @@ def sweep(
         stdout.print(f"{len(used):,} entries of the store took part, {in_bytes(size)}.", highlight=False)
 
 
-def games_to_play(described: SettingsFile, changes: Sequence[str], referee: Referee, *, dry_run: bool) -> Resolved:
+def games_to_play(
+    described: SettingsFile, changes: Sequence[str], referee: Referee, kept: Results, *, dry_run: bool
+) -> Resolved:
     """The games of a settings file; a plan of them shall not wait for the search that it may ask for."""
     games = plan(described, changes)
     if not dry_run:
+        if described.tuned:  # a search takes long, and would be for nothing
+            kept.require_writable()
         return resolve(games, described.tuned, referee)
     return Resolved(list[Game](require_tunable(games)) if described.tuned else games)
 
