@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -21,6 +21,24 @@ Row = dict[str, Any]
 
 LOCK_SECONDS = 0.05
 """How often is looked whether another process has written its row."""
+
+
+NO_ROWS = "no file of result rows; move it away or name another one"
+
+
+def amiss(value: object) -> str:
+    """What keeps a JSON value from being a result row: address, settings of a game, and what came of it; else empty."""
+    if not isinstance(value, dict):
+        return "a row is a mapping"
+    row = cast("Row", value)
+    address, game = row.get("address"), row.get("game")
+    if not isinstance(address, str) or not address:
+        return "the row has no address"
+    if not isinstance(game, dict) or not isinstance(cast("Row", game).get("kind"), str):
+        return "the row's game has no kind"
+    if "result" in row:
+        return "" if isinstance(row["result"], dict) else "the row's result is no mapping"
+    return "" if isinstance(row.get("error"), str) else "the row has neither a result nor an error"
 
 
 class Results:
@@ -44,12 +62,23 @@ class Results:
             self._require_file()
             if not self.path.is_file():
                 return {}
-            rows = [json.loads(line) for line in self.path.read_text().splitlines() if line.strip()]
-            return {row["address"]: row for row in rows}
-        except (ValueError, KeyError, TypeError):
-            raise StoreError(f"{self.path}: this is no file of result rows; move it away or name another one") from None
+            lines = self.path.read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError:
+            raise StoreError(f"{self.path}: this is no text and {NO_ROWS}") from None
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be read ({error.strerror})") from None
+        rows = [self._row(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+        return {row["address"]: row for row in rows}
+
+    def _row(self, number: int, line: str) -> Row:
+        try:
+            row = json.loads(line)
+            wrong = amiss(row)
+        except ValueError:
+            row, wrong = {}, "this is no JSON"
+        if wrong:
+            raise StoreError(f"{self.path}, line {number}: {wrong}, so this is {NO_ROWS}")
+        return row
 
     def _require_file(self) -> None:
         """Refuse a path that is no file and cannot become one."""

@@ -76,3 +76,34 @@ def test_looking_whether_a_file_can_be_written_leaves_it_as_it_is(tmp_path: Path
 def test_a_device_is_not_replaced_by_a_file() -> None:
     with pytest.raises(StoreError, match="result rows are kept in a file, which this is not"):
         Results(Path("/dev/null"))
+
+
+@pytest.mark.usefixtures("unplayed")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("reproduce", "table3", "--draw-only", "--results"),
+        ("reproduce", "table3", "--dry-run", "--results"),
+        ("sweep", "demo", "--dry-run", "--results"),
+        ("report",),
+    ],
+    ids=" ".join,
+)
+def test_a_file_of_other_json_is_one_message_wherever_rows_are_read(
+    bezoar: Any, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    for name in ("repairs", "curves", "search", "detection"):
+        (tmp_path / f"{name}.jsonl").write_text('{"address": "a", "result": {}}\n')
+    where = tmp_path if words[0] == "reproduce" else tmp_path / "repairs.jsonl"
+    answer = bezoar(*words, where)
+    assert ".jsonl, line 1: the row's game has no kind, so this is no file of result rows" in said(answer)
+
+
+@pytest.mark.usefixtures("unplayed")
+@pytest.mark.parametrize("words", [("--draw-only",), ("--dry-run",)])
+def test_a_searched_game_is_found_among_rows_of_any_repairer(bezoar: Any, tmp_path: Path, words: tuple[str]) -> None:
+    """Rows of another version of bezoar may hold something else in a repairer's place."""
+    row = '{"address": "a", "game": {"kind": "robustness@1", "repairer": "none"}, "result": {}}\n'
+    (tmp_path / "search.jsonl").write_text(row)
+    answer = bezoar("reproduce", "table5", "--results", tmp_path, *words)
+    assert answer.exit_code == 0, answer.stderr

@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydantic_core import PydanticUndefined
 
@@ -22,7 +22,7 @@ from bezoar.records import Estimate
 from bezoar.report.canvas import save_figure
 from bezoar.report.results import results_page
 from bezoar.report.trials import trial_chart
-from bezoar.rows import Results
+from bezoar.rows import Results, amiss
 from bezoar.sweep import play, resolve
 from bezoar.testing import check as hold_to_tests
 from bezoar.tuning import tuned
@@ -258,13 +258,17 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".jsonl":
         return list(Results(path).rows.values())
     try:
-        document = cast("dict[str, Any]", json.loads(path.read_text()))
-        rows = document.get("rows", [document])
-        return [row for row in rows if row["address"]]
-    except (ValueError, KeyError, TypeError):
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        document = None
+    rows: Any = document["rows"] if isinstance(document, dict) and "rows" in document else [document]
+    wrong = [amiss(row) for row in rows] if isinstance(rows, list) else ["its rows are no list"]
+    if any(wrong):
+        why = "this is no JSON" if document is None else next(filter(None, wrong))
         raise SettingError(
-            f"{path}: this holds no result rows; expected a sweep's .jsonl or a game's result.json"
-        ) from None
+            f"{path}: this holds no result rows ({why}); expected a sweep's .jsonl or a game's result.json"
+        )
+    return rows
 
 
 def check(name: str, *, as_json: bool) -> bool:

@@ -17,6 +17,9 @@ from bezoar.report.page import Cell, Percent, number, percent
 
 Row = Mapping[str, Any]
 
+MISSHAPEN = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+"""What reading a row raises that lacks something, or holds something else in its place; see `unreadable`."""
+
 READINGS = ("blind", "final", "oracle")
 
 
@@ -138,7 +141,7 @@ class Robust:
                 {name: Point.from_json(result["repaired"][name]) for name in READINGS},
                 [Point.from_json(point) for point in result["curve"]],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except MISSHAPEN as error:
             raise unreadable(row, error) from None
 
 

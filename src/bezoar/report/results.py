@@ -18,7 +18,7 @@ from bezoar.report.certification import certification_sections
 from bezoar.report.doses import Dose, dose_curves, doses, share
 from bezoar.report.examined import examined_sections
 from bezoar.report.figures import Dot, repair_curves, score_strips, trade_off
-from bezoar.report.groups import READINGS, Group, Robust, Row, group, over_seeds, unreadable
+from bezoar.report.groups import MISSHAPEN, READINGS, Group, Robust, Row, group, over_seeds, unreadable
 from bezoar.report.page import MINUS, Cell, Percent, Picture, Section, Table, number, percent, write_page
 from bezoar.report.parts import write_parts, write_rows
 from bezoar.report.plane import plane_sections
@@ -80,7 +80,7 @@ def results_page(path: Path, rows: Sequence[Row]) -> None:
 def _game(row: Row) -> str:
     try:
         return str(row["game"]["kind"]).split("@")[0]
-    except (KeyError, TypeError) as error:
+    except MISSHAPEN as error:
         raise unreadable(row, error) from None
 
 
@@ -212,7 +212,7 @@ def _detectability(rows: Sequence[Row]) -> list[Section]:
             try:
                 lines.append([name, *_detection(row["result"])])
                 parts.append(_scores(name, row))
-            except (KeyError, TypeError, ValueError) as error:
+            except MISSHAPEN as error:
                 raise unreadable(row, error) from None
     columns = ("game", "AUC", "right class named", "above its twin", f"false alarms (p < {ALPHA:g})", "abstained")
     text = (
