@@ -6,6 +6,8 @@ import json
 import os
 import platform
 import subprocess
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -135,9 +137,26 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": platform.machine(),
+        "processor": processor(),
+        "cores": os.cpu_count() or 1,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
     }
+
+
+@cache
+def processor(facts: Path = Path("/proc/cpuinfo")) -> str:
+    """The model of this machine's processor; empty where the system does not tell.
+
+    Args:
+        facts: where Linux says it.
+    """
+    with suppress(OSError):
+        for line in facts.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return " ".join(value.split())
+    return platform.processor()
 
 
 def commit_of(package: Path) -> str:

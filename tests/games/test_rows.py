@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bezoar.errors import StoreError
 from bezoar.games.detectability import Detectability
 from bezoar.games.robustness import Robustness
-from bezoar.rows import Results
+from bezoar.report.results import provenance_of
+from bezoar.rows import Results, processor, provenance
 
 PROC = pytest.mark.skipif(not Path("/proc/self").exists(), reason="nobody can write into /proc, where there is one")
 
@@ -107,3 +111,21 @@ def test_a_searched_game_is_found_among_rows_of_any_repairer(bezoar: Any, tmp_pa
     (tmp_path / "search.jsonl").write_text(row)
     answer = bezoar("reproduce", "table5", "--results", tmp_path, *words)
     assert answer.exit_code == 0, answer.stderr
+
+
+def test_provenance_names_the_processor_and_counts_its_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = tmp_path / "cpuinfo"
+    facts.write_text("processor\t: 0\nmodel name\t: Some  Chip @ 3.00GHz\n\nprocessor\t: 1\nmodel name\t: Other\n")
+    assert processor(facts) == "Some Chip @ 3.00GHz"
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    (tmp_path / "unnamed").write_text("processor\t: 0\n")
+    assert [processor(tmp_path / name) for name in ("unnamed", "not there")] == ["arm", "arm"]
+    made = provenance(torch.device("cpu"))
+    assert (made["processor"], made["cores"]) == (processor(), os.cpu_count())
+
+
+def test_rows_of_different_machines_are_read_together() -> None:
+    """Rows of before have neither field."""
+    old = {"provenance": {"machine": "x86_64"}, "seconds": 1.0}
+    new = {"provenance": {"machine": "x86_64", "processor": "Some Chip", "cores": 2}, "seconds": 2.0}
+    assert provenance_of([old, new]) == {"machine": "x86_64", "processor": "Some Chip", "cores": "2", "seconds": "3"}
