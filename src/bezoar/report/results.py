@@ -17,12 +17,13 @@ from bezoar.records import Estimate
 from bezoar.report.certification import certification_sections
 from bezoar.report.doses import Dose, dose_curves, doses, share
 from bezoar.report.examined import examined_sections
-from bezoar.report.figures import Dot, repair_curves, score_strips, trade_off
+from bezoar.report.figures import Dot, repair_curves, score_strips
 from bezoar.report.groups import MISSHAPEN, READINGS, Group, Robust, Row, group, guarded, over_seeds, unreadable
 from bezoar.report.page import MINUS, Cell, Percent, Picture, Section, Table, number, percent, write_page
 from bezoar.report.parts import write_parts, write_rows
 from bezoar.report.plane import plane_sections
 from bezoar.report.sanitizers import has_sanitizer, sanitizer_sections
+from bezoar.report.tradeoffs import trade_off
 from bezoar.report.transfers import transfer_sections
 from bezoar.report.words import glossary, intervals
 
