@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from bezoar.component import canonical
@@ -21,7 +22,9 @@ def expected_seconds(games: Sequence[Game], rows: Iterable[dict[str, Any]]) -> f
     seen: dict[tuple[str, ...], list[float]] = {}
     for row in rows:
         if "result" in row:
-            seen.setdefault(_likeness(row["game"]), []).append(float(row["seconds"]) / _models(row["game"]))
+            with suppress(KeyError, TypeError, ValueError, AttributeError):  # another version's row tells nothing
+                seconds = float(row["seconds"]) / _models(row["game"])
+                seen.setdefault(_likeness(row["game"]), []).append(seconds)
     wanted = [(_likeness(game.identity()), _models(game.identity())) for game in games]
     if any(likeness not in seen for likeness, _ in wanted):
         return None

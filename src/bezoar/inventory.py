@@ -120,7 +120,7 @@ def used_since(store: Store, when: float) -> list[Entry]:
     """Entries that were made or read since a moment in seconds since 1970, by whatever process."""
     found: list[Entry] = []
     for folder in store.folders():
-        with suppress(OSError, DamagedEntryError):  # another process may be setting it aside
+        with suppress(OSError, StoreError):  # another process may be setting it aside
             if folder.stat().st_mtime >= when:
                 found.append(_entry(folder))
     return found
@@ -138,16 +138,19 @@ def remove(store: Store, chosen: Iterable[Entry]) -> int:
     return freed
 
 
+def set_aside(store: Store) -> list[Path]:
+    """The folders of damaged entries that were moved aside."""
+    aside = store.root / "damaged"
+    return sorted(folder for folder in aside.iterdir() if folder.is_dir()) if aside.is_dir() else []
+
+
 def remove_damaged(store: Store) -> int:
     """Delete what was set aside, and return how many bytes that freed.
 
     Raises:
         StoreError: something cannot be deleted.
     """
-    aside = store.root / "damaged"
-    if not aside.is_dir():
-        return 0
-    return sum(_deleted(folder, size_of(folder)) for folder in aside.iterdir())
+    return sum(_deleted(folder, size_of(folder)) for folder in set_aside(store))
 
 
 def size_of(folder: Path) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -30,6 +31,7 @@ from bezoar.errors import DamagedEntryError, StoreError, StoreWarning
 from bezoar.locks import alone
 
 FORMAT = 1
+ADDRESS = re.compile("[0-9a-f]{32}")
 FACTS, TENSORS = "facts.json", "tensors.safetensors"
 STALE_SECONDS = 24 * 3600
 CLAIM_SECONDS = 0.1
@@ -164,8 +166,17 @@ class Store:
         warnings.warn(f"{why}; it was moved to {damaged} and will be made again", StoreWarning, stacklevel=2)
 
     def folders(self) -> list[Path]:
-        """The folders of all entries, by address."""
-        return sorted(folder for part in self.root.glob("[0-9a-f][0-9a-f]") for folder in part.iterdir())
+        """The folders of all entries, by address; what else somebody has put between them is left alone.
+
+        Raises:
+            StoreError: the store cannot be gone through.
+        """
+        try:
+            parts = [part for part in self.root.glob("[0-9a-f][0-9a-f]") if part.is_dir()]
+            inside = [folder for part in parts for folder in part.iterdir() if folder.name.startswith(part.name)]
+            return sorted(folder for folder in inside if ADDRESS.fullmatch(folder.name) and folder.is_dir())
+        except OSError as error:
+            raise StoreError(f"the store {self.root} cannot be gone through: {error}") from None
 
     def make(self, stage: Stage, compute: Callable[[], Artefact]) -> Artefact:
         """The artefact of a stage, computed unless it has been made before; where another process makes it, wait.

@@ -225,10 +225,12 @@ def sweep(
     fails is kept as a row with `error` and is played again next time; the rest go on.
 
     Raises:
-        StoreError: the store or the file of results cannot be written.
+        StoreError: the store or the file of results cannot be written; for the latter before a game is played.
     """
     resolved = games if isinstance(games, Resolved) else Resolved(list(games))
     queue = Queue(resolved.games, referee, results, limit)
+    if queue.left:
+        results.require_writable()
     places = {address: number for number, address in enumerate(queue.addresses)}
     for row in (engine or Serial()).play(queue, referee, watcher or Unwatched()):
         results.add(resolved.told(row, places[row["address"]]))

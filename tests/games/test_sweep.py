@@ -149,22 +149,52 @@ def test_a_game_that_fails_is_a_row_with_its_message_and_the_rest_goes_on(refere
     assert "result" in rows[1]
 
 
-def test_a_file_that_holds_no_rows_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text("nonsense\n")
-    with pytest.raises(StoreError, match="no file of result rows"):
-        Results(tmp_path / "rows.jsonl")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nonsense", "this is no JSON"),
+        ("[]", "a row is a mapping"),
+        ('{"game": {"kind": "robustness@1"}, "result": {}}', "no address"),
+        ('{"address": 7, "game": {"kind": "robustness@1"}, "result": {}}', "no address"),
+        ('{"address": "b", "result": {}}', "game has no kind"),
+        ('{"address": "b", "game": "robustness", "result": {}}', "game has no kind"),
+        ('{"address": "b", "game": {}, "result": {}}', "game has no kind"),
+        ('{"address": "b", "game": {"kind": "robustness@1"}}', "neither a result nor an error"),
+        ('{"address": "b", "game": {"kind": "robustness@1"}, "result": 3}', "result is no mapping"),
+    ],
+)
+def test_a_file_that_holds_no_rows_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{json.dumps(failure('a'))}\n\n{text}\n")
+    with pytest.raises(StoreError, match=rf"rows\.jsonl, line 3: .*{message}.* no file of result rows"):
+        Results(path)
+
+
+def failure(address: str) -> dict[str, Any]:
+    return {"address": address, "game": {"kind": "robustness@1"}, "error": "too much"}
+
+
+def test_rows_of_games_that_tell_nothing_of_time_are_left_out_of_a_forecast(robustness: Game) -> None:
+    row = {"address": "a", "game": robustness.identity(), "result": {}, "seconds": 8.0}
+    odd = [
+        {**row, "game": {"kind": "robustness@1"}},
+        {**row, "seconds": "long"},
+        {**row, "game": {**row["game"], "data": 3}},
+    ]
+    assert expected_seconds([robustness], [*odd, row]) == 8.0
+    assert expected_seconds([robustness], odd) is None
 
 
 def test_a_full_disk_leaves_the_old_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "rows.jsonl"
-    Results(path).add({"address": "a"})
+    Results(path).add(failure("a"))
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StoreError, match="No space left"):
-        Results(path).add({"address": "b"})
+        Results(path).add(failure("b"))
     monkeypatch.undo()
     assert list(Results(path).rows) == ["a"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["rows.jsonl"]

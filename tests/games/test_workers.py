@@ -243,9 +243,12 @@ def test_two_drivers_on_one_file_lose_no_row(alone: list[Row], settings: Path, t
     assert [path.name for path in tmp_path.glob(".*")] == [], "a lock was left behind"
 
 
+ROW = {"game": {"kind": "robustness@1"}, "result": {}}
+
+
 def add_rows(path: str, who: int) -> None:
     for number in range(20):
-        Results(Path(path)).add({"address": f"{who}-{number}", "result": {}})
+        Results(Path(path)).add({**ROW, "address": f"{who}-{number}"})
 
 
 def test_many_processes_that_write_one_file_lose_no_row(tmp_path: Path) -> None:
@@ -258,13 +261,16 @@ def test_many_processes_that_write_one_file_lose_no_row(tmp_path: Path) -> None:
 def test_a_failure_does_not_take_the_place_of_a_result_and_a_lost_file_is_written_whole(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     one, other = Results(path), Results(path)
-    one.add({"address": "a", "result": {"n": 1}})
-    other.add({"address": "a", "error": "its worker died"})
-    other.add({"address": "b", "error": "too much"})
-    assert Results(path).rows == {"a": {"address": "a", "result": {"n": 1}}, "b": {"address": "b", "error": "too much"}}
-    other.add({"address": "b", "result": {"n": 2}})
+    game = {"game": {"kind": "robustness@1"}}
+    first = {"address": "a", **game, "result": {"n": 1}}
+    failed = {"address": "b", **game, "error": "too much"}
+    one.add(first)
+    other.add({"address": "a", **game, "error": "its worker died"})
+    other.add(failed)
+    assert Results(path).rows == {"a": first, "b": failed}
+    other.add({"address": "b", **game, "result": {"n": 2}})
     path.unlink()
-    other.add({"address": "c", "result": {"n": 3}})
+    other.add({"address": "c", **game, "result": {"n": 3}})
     assert list(Results(path).rows) == ["a", "b", "c"]
 
 

@@ -154,6 +154,40 @@ def test_gc_deletes_old_entries_of_a_stage_when_asked(store: Store) -> None:
     assert addresses(inventory.entries(store)) == {POISON.address, MODEL.address}
 
 
+def litter(store: Store) -> list[Path]:
+    """What file managers and people leave behind, between the entries and among what was moved aside."""
+    part = folder(store, MODEL).parent
+    (store.root / "damaged").mkdir(exist_ok=True)
+    free = next(name for name in ("ab", "cd", "ef", "01") if not (store.root / name).exists())
+    other = next(name for name in ("0", "f") if not MODEL.address.startswith(name))
+    left = [part / ".DS_Store", part / (MODEL.address[:2] + "0" * 30), store.root / free, store.root / "damaged" / "x"]
+    for path in left:
+        path.write_text("left behind")
+    left += [part / "copy of an entry", part / (other * 32)]
+    for path in left[4:]:
+        path.mkdir()
+    return left
+
+
+@pytest.mark.parametrize(
+    "words", [("list",), ("verify",), ("gc",), ("gc", "--older-than", "0", "--stage", "tune"), ("show", MODEL.address)]
+)
+def test_what_is_no_entry_stops_no_command_and_is_left_alone(store: Store, words: tuple[str, ...]) -> None:
+    before = json.loads(say("list", "--json").stdout)["entries"]
+    left = litter(store)
+    answer = say(*words, "--json")
+    assert answer.exit_code == 0, answer.output
+    assert json.loads(say("list", "--json").stdout)["entries"] == before
+    assert all(path.exists() for path in left)
+    assert json.loads(say("verify", "--json").stdout)["entries"] == 3
+
+
+def test_what_is_new_and_no_entry_took_no_part_in_a_sweep(store: Store) -> None:
+    litter(store)
+    assert addresses(inventory.used_since(store, 0.0)) == {POISON.address, MODEL.address, INSPECTION.address}
+    assert inventory.bytes_of_a_model(store, {"kind": "small_resnet@1"}) is None
+
+
 @pytest.mark.parametrize("command", ["list", "show", "verify", "gc"])
 def test_every_command_of_the_store_has_help_with_an_example(command: str) -> None:
     assert f"Example: bezoar store {command}" in say(command, "--help").stdout

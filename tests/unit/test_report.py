@@ -22,7 +22,7 @@ from bezoar.owner import Audit, Repair
 from bezoar.records import Estimate, Inspection, Trusted
 from bezoar.report import page as page_module
 from bezoar.report.demo import demo_page
-from bezoar.report.groups import differing, group
+from bezoar.report.groups import differing, group, guarded
 from bezoar.report.page import Percent, Section, Table, write_page
 from bezoar.report.results import results_page
 from bezoar.report.views import audit_page, repair_page
@@ -240,6 +240,53 @@ def test_a_row_of_another_version_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=rf"{row['address']}.*blind.*play the game again"):
         results_page(tmp_path / "page.html", [row])
     assert not list(tmp_path.iterdir())
+
+
+def undefended_row() -> dict[str, Any]:
+    row = robust_row()
+    del row["game"]["repairer"]
+    return row
+
+
+@pytest.mark.parametrize(
+    ("make", "place", "value"),
+    [
+        (undefended_row, "game.data", None),
+        (undefended_row, "game.attack", None),
+        (undefended_row, "game.seed", None),
+        (undefended_row, "result.suspect", None),
+        (robust_row, "game.seed", None),
+        (robust_row, "game.budget", None),
+        (robust_row, "result.curve", 3),
+        (robust_row, "provenance", "mine"),
+        (detection_row, "game.seed", None),
+        (detection_row, "result.poisoned", []),
+        (detection_row, "result.auc", {"value": 1.0}),
+    ],
+)
+def test_a_row_that_lacks_something_is_named_among_sound_ones(
+    tmp_path: Path, make: Any, place: str, value: Any
+) -> None:
+    """None: the field is not there."""
+    row = copy.deepcopy(make())
+    row["address"] = "odd"
+    *outer, name = place.split(".")
+    inner = row[outer[0]] if outer else row
+    inner[name] = value
+    if value is None:
+        del inner[name]
+    with pytest.raises(StoreError, match=r"row odd: .*play the game again"):
+        results_page(tmp_path / "page.html", [make(), row])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_defect_of_the_drawing_is_not_blamed_on_a_row() -> None:
+    def broken(rows: Any) -> int:
+        return [1][len(rows) - 1]
+
+    assert guarded(broken, [robust_row()]) == 1
+    with pytest.raises(IndexError):
+        guarded(broken, [robust_row(0), robust_row(1)])
 
 
 def test_false_alarms_of_one_clean_model_keep_wilsons_width(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from bezoar.errors import DataError
 from bezoar.games.repairing import Look, Point
 from bezoar.records import Estimate, Inspection
-from bezoar.report import figures, tiles
+from bezoar.report import figures, tiles, tradeoffs
 from bezoar.report.canvas import VERMILLION
 from bezoar.report.page import Picture, Section, write_page
 
@@ -43,7 +43,7 @@ def all_figures() -> list[Figure]:
         figures.repair_curves({"$x$ ^": CURVE, "b": CURVE}, 0.02),
         figures.class_scores({"suspect": scores, "twin": scores * float("inf")}, CLASSES, 1),
         figures.class_scores({"one": torch.arange(200.0)}, [f"class {k}" for k in range(200)], None),
-        figures.trade_off({"a": [ROW], "b": [ROW, ROW]}),
+        tradeoffs.trade_off({"a": [ROW], "b": [ROW, ROW]}),
         figures.score_strips([figures.Dot(1.0, right=True)], [figures.Dot(float("nan"), right=False)]),
         figures.held_out([], 0),
         figures.held_out([Look(10, SHARE, SHARE, accepted=True)], 10),
@@ -128,3 +128,36 @@ def test_of_many_classes_the_most_suspicious_are_drawn_and_the_figure_says_so() 
     shown = [label.get_text() for label in axes.get_xticklabels()]
     assert shown == names[-figures.MANY_CLASSES :]
     assert "of 200 classes" in axes.get_title(loc="left")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("repairers", "attacks"), [(5, 3), (50, 1), (1, 50), (1, 1)])
+def test_fifty_groups_have_a_panel_for_each_repairer_and_no_legend_that_covers_it(
+    tmp_path: Path, repairers: int, attacks: int
+) -> None:
+    groups = {
+        f"a group with a name as long as they are, number {number}": [
+            {
+                **ROW,
+                "game": {
+                    "budget": 0.02,
+                    "repairer": {"kind": f"repairer_{number % repairers}@1"},
+                    "attack": {"kind": f"attack_{number % attacks}@1"},
+                },
+            }
+        ]
+        for number in range(50)
+    }
+    figure = tradeoffs.trade_off(groups)
+    figure.savefig(tmp_path / "figure.png")
+    assert len(figure.axes) == repairers
+    assert {axes.get_title(loc="left") for axes in figure.axes} == {f"repairer {one}" for one in range(repairers)}
+    drawn = sum(
+        len(np.asarray(line.get_xdata())) for axes in figure.axes for line in axes.lines if line.get_marker() != "None"
+    )
+    assert drawn == 50 * 3
+    (legend,) = figure.legends
+    named = [text.get_text() for text in legend.get_texts() if text.get_text().startswith("attack")]
+    assert len(named) == (attacks if attacks <= tradeoffs.MANY_GROUPS else 0)
+    top = legend.get_window_extent().y1
+    assert all(axes.get_tightbbox().y0 >= top - 1 for axes in figure.axes)  # pyright: ignore

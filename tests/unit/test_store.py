@@ -279,6 +279,16 @@ def test_many_writers_at_once_leave_one_whole_entry(tmp_path: Path):
     assert json.loads(everything_in(store)[0].read_text())["inputs"] == {"data": "abc"}
 
 
+def test_only_folders_under_their_own_address_are_entries(tmp_path: Path):
+    store = Store(tmp_path)
+    store.make(STAGE, artefact)
+    home = store.root / STAGE.address[:2] / STAGE.address
+    (home.parent / ".DS_Store").write_text("")
+    (home.parent / "notes").mkdir()
+    (store.root / ("00" if home.parent.name != "00" else "01")).write_text("")
+    assert store.folders() == [home]
+
+
 def test_the_store_lies_where_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("BEZOAR_HOME", str(tmp_path / "home"))
     assert Store().root == tmp_path / "home" / "store"

@@ -225,16 +225,19 @@ def show(
 
 @commands.command()
 def report(
-    results: Annotated[list[Path], typer.Argument(help="Files of result rows (.jsonl) or result.json.")],
+    results: Annotated[
+        list[Path],
+        typer.Argument(help="Files of result rows (.jsonl), a result.json, or folders, for every .jsonl below them."),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("bezoar-report"),
 ) -> None:
     """Draw tables and curves of result rows: one HTML page, and every table and figure as a file.
 
-    Example: bezoar report results/demo/*.jsonl --out out
+    Example: bezoar report results/demo --out out
     """
-    from bezoar.cli import research  # noqa: PLC0415
+    from bezoar.cli import reporting  # noqa: PLC0415
 
-    research.report(results, out)
+    reporting.report(results, out)
 
 
 @commands.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from bezoar.cli.console import Bars, make_referee, print_json, print_table, stdout
@@ -92,7 +92,7 @@ def _found(games: Sequence[Game], kept: Results, *, searched: bool) -> list[Row]
 
 def _fixed(game: Settings, free: Collection[str]) -> Settings:
     """The settings of a game without some of its repairer's."""
-    if not free or not game.get("repairer"):
+    if not free or not isinstance(game.get("repairer"), Mapping):
         return game
     return {**game, "repairer": {name: value for name, value in game["repairer"].items() if name not in free}}
 

@@ -1,4 +1,4 @@
-"""`bezoar run`, `tune`, `list`, `show`, `report` and `check`."""
+"""`bezoar run`, `tune`, `list`, `show` and `check`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydantic_core import PydanticUndefined
 
@@ -22,7 +22,6 @@ from bezoar.records import Estimate
 from bezoar.report.canvas import save_figure
 from bezoar.report.results import results_page
 from bezoar.report.trials import trial_chart
-from bezoar.rows import Results
 from bezoar.sweep import play, resolve
 from bezoar.testing import check as hold_to_tests
 from bezoar.tuning import tuned
@@ -236,35 +235,6 @@ def _default(cls: type[Component], field: str) -> Any:
     if default is PydanticUndefined:
         return "needed"
     return plain(default)
-
-
-def report(paths: Sequence[Path], out: Path) -> None:
-    """Draw result rows; a game that stands in several files counts once, and with its result if one of them has it."""
-    rows: dict[str, dict[str, Any]] = {}
-    for path in paths:
-        if not path.is_file():
-            raise SettingError(f"{path}: no such file of result rows")
-        for row in _rows(path):
-            if "result" not in rows.get(row["address"], {}):
-                rows[row["address"]] = row
-    if not rows:
-        raise SettingError(f"{', '.join(map(str, paths))}: no result rows in there")
-    results_page(out / "report.html", list(rows.values()))
-    stdout.print(f"{len(rows)} rows: {out / 'report.html'}", highlight=False)
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl file, of a row's result.json, or of a demo's."""
-    if path.suffix == ".jsonl":
-        return list(Results(path).rows.values())
-    try:
-        document = cast("dict[str, Any]", json.loads(path.read_text()))
-        rows = document.get("rows", [document])
-        return [row for row in rows if row["address"]]
-    except (ValueError, KeyError, TypeError):
-        raise SettingError(
-            f"{path}: this holds no result rows; expected a sweep's .jsonl or a game's result.json"
-        ) from None
 
 
 def check(name: str, *, as_json: bool) -> bool:

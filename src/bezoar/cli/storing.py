@@ -125,11 +125,11 @@ def gc(
         gone = {one.address for one in chosen["of revised methods"]}
         old = inventory.unused(found, older_than, stage)
         chosen[f"unused for {older_than:g} days"] = [one for one in old if one.address not in gone]
-    aside = kept.root / "damaged"
+    aside = inventory.set_aside(kept)
     sizes = {why: sum(one.size for one in few) for why, few in chosen.items()}
     counts = {why: len(few) for why, few in chosen.items()}
-    sizes["moved aside"] = inventory.size_of(aside)
-    counts["moved aside"] = len(list(aside.iterdir())) if aside.is_dir() else 0
+    sizes["moved aside"] = sum(map(inventory.size_of, aside))
+    counts["moved aside"] = len(aside)
     if not dry_run:
         for few in chosen.values():
             inventory.remove(kept, few)

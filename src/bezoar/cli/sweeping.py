@@ -61,8 +61,8 @@ def sweep(
     described = read_settings(source, preset)
     bars = Bars()
     referee = make_referee(device, data, bars)
-    games = planned(described, changes)
     kept = Results(results or Path(f"{source if source in PACKAGED else Path(source).with_suffix('')}.jsonl"))
+    games = planned(described, changes)
     if dry_run:
         missing = list(Queue(games, referee, kept).left.values())
         document = plan_of(games, missing, referee, kept.rows.values(), kept.path)
@@ -107,6 +107,8 @@ def played(
     Returns:
         In order the rows of those that have one; none where the time is up before their settings are found.
     """
+    if searched:  # a search takes long, and would be for nothing
+        kept.require_writable()
     try:
         resolved = resolve(games, searched, referee, limit)
     except TimeUpError:

@@ -164,9 +164,8 @@ class Transfer(Game):
 
     def _part(self, data: Made[Splits], rows: Int64[Tensor, "n"], name: str) -> Made[Splits]:
         """Some training rows with the test set; their address says which."""
-        value = Splits(data.value.train.take(rows), data.value.test)
-        sizes = [self.pretraining, self.fine_tuning]
-        return Made(value, digest({"data": data.address, "part": name, "sizes": sizes}))
+        facts = {"data": data.address, "part": name, "sizes": [self.pretraining, self.fine_tuning]}
+        return Made(Splits(data.value.train.take(rows), data.value.test), digest(facts))
 
     def _measured(
         self,

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from bezoar.records import Estimate
-from bezoar.report.groups import Row, differing, group, kind_of, unreadable
+from bezoar.report.groups import MISSHAPEN, Row, differing, group, kind_of, unreadable
 from bezoar.report.page import number
 
 MEASURABLE = 0.6
@@ -63,7 +63,7 @@ class Certified:
                 defence.replace("_", " "),
                 list(rows),
             )
-        except (KeyError, TypeError) as error:
+        except MISSHAPEN as error:
             raise unreadable(rows[0], error) from None
 
     @property
@@ -80,7 +80,7 @@ class Certified:
                 for name in path:
                     here = here[name]
                 found.append(Estimate.from_json(cast("Mapping[str, object]", here)))
-            except (KeyError, TypeError) as error:
+            except MISSHAPEN as error:
                 raise unreadable(row, error) from None
         return found
 

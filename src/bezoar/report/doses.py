@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from bezoar.measure.estimates import mean
 from bezoar.records import Estimate
 from bezoar.report.canvas import BLUE, MUTED, WIDTH, blank, dress, in_percent, legend
-from bezoar.report.groups import Row, unreadable
+from bezoar.report.groups import MISSHAPEN, Row, unreadable
 
 ACROSS = 3
 """Panels in one line."""
@@ -65,7 +65,7 @@ def doses(rows: Sequence[Row]) -> list[Dose]:
                 (dose.twin, "twin", "clean_accuracy"),
             ):
                 values.append(Estimate.from_json(result[model][reading]).value)
-        except (KeyError, TypeError, ValueError) as error:
+        except MISSHAPEN as error:
             raise unreadable(row, error) from None
     return sorted(found.values(), key=lambda dose: (dose.attack, dose.amount))
 

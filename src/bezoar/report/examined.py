@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from bezoar.measure.estimates import auc, mean, proportion
 from bezoar.records import Estimate
 from bezoar.report.canvas import LINES, WIDTH, blank, dress, in_percent, legend
-from bezoar.report.groups import Row, kind_of, unreadable
+from bezoar.report.groups import MISSHAPEN, Row, kind_of, unreadable
 from bezoar.report.page import Cell, Percent, Picture, Section, Table
 from bezoar.report.plane import lengths
 from bezoar.report.transfers import Transferred, transferred
@@ -164,7 +164,7 @@ def _examined(name: tuple[str, str, str], few: Sequence[tuple[Transferred, Row]]
         areas = [one.sanitized["auc"] for one, _ in few if one.sanitized]
         models, rows = _models(inspected) if inspected else None, _over_seeds(areas) if areas else None
         return Examined(*name, before, left, base, lost, models, rows)
-    except (KeyError, TypeError, ValueError) as error:
+    except MISSHAPEN as error:
         raise unreadable(few[0][1], error) from None
 
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -39,7 +37,6 @@ from bezoar.report.canvas import (
 )
 
 DASHES = ("-", "--", "-.", ":")
-MARKERS = {"oracle": "^", "final": "s", "blind": "o"}
 
 MANY_LINES = 3
 """With more lines the interval bands hide each other and are left out."""
@@ -146,53 +143,6 @@ def class_scores(models: Mapping[str, Float[Tensor, "k"]], classes: Sequence[str
         )
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
     legend(figure, axes, len(scores) if len(scores) > 1 else 0)
-    return figure
-
-
-def trade_off(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Attack success left against clean accuracy lost, one mark per robustness row and reading.
-
-    Args:
-        groups: name -> rows of `bezoar.sweep.play` whose game is robustness.
-    """
-    figure = blank(WIDTH, 4.2)
-    axes: Axes = figure.subplots()
-    for number, (name, rows) in enumerate(groups.items()):
-        colour = LINES[number % len(LINES)]
-        axes.plot([], [], color=colour, linewidth=5, label=shortened(name, 60))
-        for reading, marker in MARKERS.items():
-            points = [Point.from_json(row["result"]["repaired"][reading]) for row in rows]
-            axes.plot(
-                [point.lost.value for point in points],
-                [point.attack_success.value for point in points],
-                linestyle="",
-                marker=marker,
-                markersize=7,
-                markerfacecolor=colour if reading == "blind" else "white",
-                markeredgecolor=colour,
-                markeredgewidth=1.4,
-                alpha=0.9,
-            )
-    for budget in {float(row["game"]["budget"]) for rows in groups.values() for row in rows}:
-        axes.axvline(budget, color=INK, linewidth=1, linestyle=(0, (1, 2)))
-    dress(axes, across="clean accuracy lost (dotted: the budget)", up="attack success left")
-    axes.grid(axis="x", color=FAINT, linewidth=0.7)
-    axes.set_ylim(-0.04, 1.04)
-    in_percent(axes)
-    in_percent(axes, "x")
-    legend(figure, axes, 1 if len(groups) > 3 else 2)
-    keys = [
-        Line2D(
-            [],
-            [],
-            linestyle="",
-            marker=marker,
-            markerfacecolor=INK if name == "blind" else "white",
-            markeredgecolor=INK,
-        )
-        for name, marker in MARKERS.items()
-    ]
-    axes.legend(keys, list(MARKERS), loc="upper right", fontsize=9, labelcolor=INK, framealpha=0.9, edgecolor=FAINT)
     return figure
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from bezoar.records import Estimate
 from bezoar.report.page import Cell, Percent, number, percent
 
 Row = Mapping[str, Any]
+Drawn = TypeVar("Drawn")
+
+MISSHAPEN = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+"""What reading a row raises that lacks something, or holds something else in its place; see `unreadable`."""
 
 READINGS = ("blind", "final", "oracle")
 
@@ -138,7 +142,7 @@ class Robust:
                 {name: Point.from_json(result["repaired"][name]) for name in READINGS},
                 [Point.from_json(point) for point in result["curve"]],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except MISSHAPEN as error:
             raise unreadable(row, error) from None
 
 
@@ -148,6 +152,23 @@ def unreadable(row: Row, error: Exception) -> StoreError:
         f"row {row.get('address', '?')}: {type(error).__name__} {error}; it is no result of this version of bezoar, "
         "so remove the row and play the game again"
     )
+
+
+def guarded(draw: Callable[[Sequence[Row]], Drawn], rows: Sequence[Row]) -> Drawn:
+    """What is drawn of rows.
+
+    Raises:
+        StoreError: a row lacks something that the drawing needs; the first that cannot be drawn alone is named.
+    """
+    try:
+        return draw(rows)
+    except MISSHAPEN:
+        for row in rows:
+            try:
+                draw([row])
+            except MISSHAPEN as error:
+                raise unreadable(row, error) from error
+        raise  # every row is sound, so the defect is the drawing's own
 
 
 def over_seeds(estimates: Sequence[Estimate], average: Cell) -> Cell:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from bezoar.records import Estimate
 from bezoar.report.canvas import save_figure
 from bezoar.report.groups import Row, flat
-from bezoar.report.page import MINUS, Section, Table, shown
+from bezoar.report.page import MINUS, Cell, Percent, Section, Table, shown
 from bezoar.store import put_whole, write_whole
 
-OWN = re.compile(r"\d\d-.*\.(md|tex|csv|svg|png)")
+OWN = re.compile(r"\d\d-.*\.(md|tex|csv|parquet|svg|png)")
 """Files that an earlier report wrote, which the next one in the same folder replaces."""
 
 
@@ -39,6 +41,7 @@ def write_parts(folder: Path, sections: Sequence[Section]) -> None:
                 ("csv", table.to_csv(index=False)),
             ):
                 write_whole(folder / "tables" / f"{stem}.{kind}", text)
+            put_whole(folder / "tables" / f"{stem}.parquet", as_numbers(section.table).to_parquet)
         for place, picture in enumerate(section.figures, start=1):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -74,6 +77,56 @@ def as_text(table: Table) -> pd.DataFrame:
     ]
     plain = [[text.replace("\N{NO-BREAK SPACE}", " ") for text in row] for row in rows]
     return pd.DataFrame(plain, columns=list(table.columns))
+
+
+def as_numbers(table: Table) -> pd.DataFrame:
+    """A table of a page for scripts: an estimate as four columns, shares from 0 to 1 rather than in per cent.
+
+    A column C that holds estimates becomes ``C``, ``C low``, ``C high`` and ``C n``. What stands in it as words, such
+    as the values of two seeds, is in ``C text``; a column of words and numbers is text as a whole.
+    """
+    columns: dict[str, pd.Series[Any]] = {}
+    for place, name in enumerate(table.columns):
+        for part, values in _numbers([row[place] for row in table.rows]).items():
+            columns[_unused(f"{name} {part}".strip(), columns)] = values
+    return pd.DataFrame(columns)
+
+
+def _numbers(cells: Sequence[Cell]) -> dict[str, pd.Series[Any]]:
+    """The columns that one column of a page becomes, by the end of their names; nothing stands where nothing is."""
+    estimates = [_estimate(cell) for cell in cells]
+    words = [cell.replace("\N{NO-BREAK SPACE}", " ") if isinstance(cell, str) else "" for cell in cells]
+    if not any(estimates):
+        if any(words) or not any(isinstance(cell, int | float) for cell in cells):
+            return {"": pd.Series([shown(cell).text for cell in cells], dtype="string")}
+        whole = all(isinstance(cell, int) or cell == "" for cell in cells)
+        numbers = [None if isinstance(cell, str) else cell for cell in cells]
+        return {"": pd.Series(numbers, dtype="Int64" if whole else "float64")}
+    values = [
+        one.value if one else float(cell) if isinstance(cell, int | float) else None
+        for one, cell in zip(estimates, cells, strict=True)
+    ]
+    parts = {
+        "": pd.Series(values, dtype="float64"),
+        "low": pd.Series([one.low if one else None for one in estimates], dtype="float64"),
+        "high": pd.Series([one.high if one else None for one in estimates], dtype="float64"),
+        "n": pd.Series([one.n if one else None for one in estimates], dtype="Int64"),
+    }
+    return {**parts, "text": pd.Series(words, dtype="string")} if any(words) else parts
+
+
+def _estimate(cell: Cell) -> Estimate | None:
+    if isinstance(cell, Percent):
+        return cell.estimate
+    return cell if isinstance(cell, Estimate) else None
+
+
+def _unused(name: str, columns: Mapping[str, object]) -> str:
+    """A column's name, numbered where another column has it."""
+    number = 1
+    while (found := name if number == 1 else f"{name} ({number})") in columns:
+        number += 1
+    return found
 
 
 def markdown(table: pd.DataFrame) -> str:

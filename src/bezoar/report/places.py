@@ -20,7 +20,7 @@ from bezoar.measure.estimates import mean, proportion
 from bezoar.owner import ALPHA
 from bezoar.records import Estimate
 from bezoar.report.doses import share
-from bezoar.report.groups import READINGS, Robust, Row, differing, flat, kind_of, unreadable
+from bezoar.report.groups import MISSHAPEN, READINGS, Robust, Row, differing, flat, kind_of, unreadable
 from bezoar.roles import Attack, CodePoisoning
 
 COMMON = ("data", "attack", "architecture", "trainer", "trusted", "trusted_source")
@@ -156,7 +156,7 @@ def _place(read: Sequence[Robust], row: Row) -> Place:
             Estimate.from_json(result["auc"]),
             guessed_right(proportion(found, unit="models"), proportion(~alarms, unit="models")),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except MISSHAPEN as error:
         raise unreadable(row, error) from None
 
 

@@ -23,7 +23,7 @@ from bezoar.measure.estimates import auc, auc_difference
 from bezoar.measure.outliers import joined_p_values, outlier_p_value
 from bezoar.records import Estimate
 from bezoar.report.canvas import FAINT, INK, LINES, WIDTH, blank, dress, legend
-from bezoar.report.groups import Row, unreadable
+from bezoar.report.groups import MISSHAPEN, Row, unreadable
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def populations(rows: Iterable[Row]) -> dict[str, Population]:
             detector = str(row["game"]["detector"]["kind"]).partition("@")[0]
             seen = {name: [_seen(one) for one in row["result"][name]] for name in ("poisoned", "clean")}
             before = found.get(detector, Population(detector, {}, []))
-        except (KeyError, TypeError, ValueError) as error:
+        except MISSHAPEN as error:
             raise unreadable(row, error) from None
         clean = max(before.clean, seen["clean"], key=len)
         found[detector] = replace(before, poisoned={**before.poisoned, attack_of(row): seen["poisoned"]}, clean=clean)

@@ -17,12 +17,13 @@ from bezoar.records import Estimate
 from bezoar.report.certification import certification_sections
 from bezoar.report.doses import Dose, dose_curves, doses, share
 from bezoar.report.examined import examined_sections
-from bezoar.report.figures import Dot, repair_curves, score_strips, trade_off
-from bezoar.report.groups import READINGS, Group, Robust, Row, group, over_seeds, unreadable
+from bezoar.report.figures import Dot, repair_curves, score_strips
+from bezoar.report.groups import MISSHAPEN, READINGS, Group, Robust, Row, group, guarded, over_seeds, unreadable
 from bezoar.report.page import MINUS, Cell, Percent, Picture, Section, Table, number, percent, write_page
 from bezoar.report.parts import write_parts, write_rows
 from bezoar.report.plane import plane_sections
 from bezoar.report.sanitizers import has_sanitizer, sanitizer_sections
+from bezoar.report.tradeoffs import trade_off
 from bezoar.report.transfers import transfer_sections
 from bezoar.report.words import glossary, intervals
 
@@ -48,14 +49,14 @@ def results_page(path: Path, rows: Sequence[Row]) -> None:
     repaired = [row for row in robust if row["game"].get("repairer") is not None]
     undefended = [row for row in robust if row["game"].get("repairer") is None and not has_sanitizer(row)]
     sections = [
-        *_attacks(undefended),
-        *sanitizer_sections([row for row in robust if has_sanitizer(row)]),
-        *_robustness(repaired),
-        *_detectability(detected),
-        *plane_sections([*repaired, *detected]),
-        *transfer_sections(moved),
-        *examined_sections(moved),
-        *certification_sections(vouched),
+        *guarded(_attacks, undefended),
+        *guarded(sanitizer_sections, [row for row in robust if has_sanitizer(row)]),
+        *guarded(_robustness, repaired),
+        *guarded(_detectability, detected),
+        *guarded(plane_sections, [*repaired, *detected]),
+        *guarded(transfer_sections, moved),
+        *guarded(examined_sections, moved),
+        *guarded(certification_sections, vouched),
         *_rest(failed, others),
     ]
     if robust or detected:
@@ -71,7 +72,7 @@ def results_page(path: Path, rows: Sequence[Row]) -> None:
         summary="Every number stands with its interval and with how many units it rests on. Beside this page lie all "
         "rows (rows.csv, rows.parquet), and its tables and figures as files.",
         sections=sections,
-        provenance=provenance_of(rows),
+        provenance=guarded(provenance_of, rows),
     )
     write_rows(path.parent, rows)
     write_parts(path.parent, sections)
@@ -80,7 +81,7 @@ def results_page(path: Path, rows: Sequence[Row]) -> None:
 def _game(row: Row) -> str:
     try:
         return str(row["game"]["kind"]).split("@")[0]
-    except (KeyError, TypeError) as error:
+    except MISSHAPEN as error:
         raise unreadable(row, error) from None
 
 
@@ -209,11 +210,8 @@ def _detectability(rows: Sequence[Row]) -> list[Section]:
     for one in group(rows, "detector"):
         for row in one.rows:
             name = f"{one.label}, seeds from {row['game']['seed']}"
-            try:
-                lines.append([name, *_detection(row["result"])])
-                parts.append(_scores(name, row))
-            except (KeyError, TypeError, ValueError) as error:
-                raise unreadable(row, error) from None
+            lines.append([name, *_detection(row["result"])])
+            parts.append(_scores(name, row))
     columns = ("game", "AUC", "right class named", "above its twin", f"false alarms (p < {ALPHA:g})", "abstained")
     text = (
         "Can poisoned models be told from clean ones? A false alarm is a clean model that is called suspicious by "

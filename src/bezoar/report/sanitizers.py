@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bezoar.records import Estimate
-from bezoar.report.groups import Row, group, seeds_cell, unreadable
+from bezoar.report.groups import MISSHAPEN, Row, group, seeds_cell, unreadable
 from bezoar.report.page import Cell, Section, Table
 
 COLUMNS = (
@@ -62,5 +62,5 @@ def _estimate(row: Row, part: str, name: str) -> Estimate | None:
     try:
         value: dict[str, Any] | None = row["result"][part][name]
         return None if value is None else Estimate.from_json(value)
-    except (KeyError, TypeError) as error:
+    except MISSHAPEN as error:
         raise unreadable(row, error) from None

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 from bezoar.measure.estimates import mean
 from bezoar.records import Estimate
 from bezoar.report.canvas import INK, LINES, MUTED, WIDTH, blank, dress, in_percent, legend
-from bezoar.report.groups import Row, kind_of, unreadable
+from bezoar.report.groups import MISSHAPEN, Row, kind_of, unreadable
 from bezoar.report.page import Cell, Percent, Picture, Section, Table
 
 LOSSES = {"victim_polytope": "Convex Polytope's loss", "victim_collision": "Feature Collision's loss"}
@@ -89,7 +89,7 @@ class Transferred:
                 if game.get("sanitizer")
                 else {},
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except MISSHAPEN as error:
             raise unreadable(row, error) from None
 
 

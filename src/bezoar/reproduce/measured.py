@@ -9,7 +9,7 @@ from typing import Any
 from bezoar.measure.estimates import Groups, auc, auc_difference, mean
 from bezoar.records import Estimate
 from bezoar.report.doses import share
-from bezoar.report.groups import Robust, Row, kind_of, unreadable
+from bezoar.report.groups import MISSHAPEN, Robust, Row, kind_of, unreadable
 
 
 def dose_of(attack: Mapping[str, Any]) -> float:
@@ -75,7 +75,7 @@ def _detected(row: Row) -> Detected:
             [float(one["clean_accuracy"]["value"]) for one in poisoned],
             [float(one["clean_accuracy"]["value"]) for one in clean],
         )
-    except (KeyError, TypeError) as error:
+    except MISSHAPEN as error:
         raise unreadable(row, error) from None
 
 
