@@ -185,7 +185,6 @@ def test_what_is_no_entry_stops_no_command_and_is_left_alone(store: Store, words
 def test_what_is_new_and_no_entry_took_no_part_in_a_sweep(store: Store) -> None:
     litter(store)
     assert addresses(inventory.used_since(store, 0.0)) == {POISON.address, MODEL.address, INSPECTION.address}
-    assert inventory.bytes_of_a_model(store, {"kind": "small_resnet@1"}) is None
 
 
 @pytest.mark.parametrize("command", ["list", "show", "verify", "gc"])
