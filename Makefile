@@ -27,6 +27,7 @@ docs: .venv/dev  ## the pages that are made from the registry and from results/
 	$(BIN)/python docs/attacks.py
 	$(BIN)/python docs/repairs.py
 	$(BIN)/python docs/detectors.py
+	$(BIN)/python docs/sanitizers.py
 	$(BIN)/python docs/reproduction.py
 	$(BIN)/python docs/transfer.py
 	$(BIN)/python docs/certification.py

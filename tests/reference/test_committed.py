@@ -52,7 +52,17 @@ def _presets(path: Path) -> list[str | None]:
 
 @pytest.mark.parametrize(
     "script",
-    ["catalogue", "results", "attacks", "repairs", "detectors", "reproduction", "transfer", "certification"],
+    [
+        "catalogue",
+        "results",
+        "attacks",
+        "repairs",
+        "detectors",
+        "sanitizers",
+        "reproduction",
+        "transfer",
+        "certification",
+    ],
 )
 def test_a_generated_page_is_what_its_script_writes(script: str) -> None:
     """The remedy is `make docs`."""
