@@ -74,7 +74,9 @@ def examined() -> list[str]:
     return lines
 
 
-EXAMINED = """White-box victims again, of the first ten targets."""
+EXAMINED = """White-box victims again, those of the first ten targets, as the poisons leave them; what sanitizers make of their rows stands
+above. The repair is 100 steps of weight decay on 500 held-out images, the detector Neural Cleanse, which looks for a trigger where there is none. One
+seed: a success counts in tenths."""
 
 
 def why(found: list[Transferred]) -> str:

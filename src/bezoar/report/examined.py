@@ -103,9 +103,8 @@ def examined_sections(rows: Sequence[Row]) -> list[Section]:
         "poisons, pooled over seeds; rows by a sanitizer's."
     )
     both = [one for one in found if one.left is not None and (one.models is not None or one.rows is not None)]
-    caption = (
-        "An attacker wants the lower right. Filled: victims told apart by a detector; hollow: rows by a sanitizer."
-    )
+    hollow = "; hollow: rows by a sanitizer" if any(one.rows is not None for one in both) else ""
+    caption = f"An attacker wants the lower right. Filled: victims told apart by a detector{hollow}."
     pictures = [Picture(examined_plane(both), caption)] if both else []
     return [Section("Triggerless poisons: robustness and detectability", text, Table(COLUMNS, lines), pictures)]
 
