@@ -103,7 +103,7 @@ class Certification(SanitizedGame):
         referee = referee.publishing(self.recipe)
         seed = Seed(self.seed)
         deal = self.deal(referee, seed)
-        self._require(deal)
+        self._require(referee, deal)
         attacked = referee.attacked(deal.data, self.attack, self.recipe, seed)
         twin = referee.train(deal.data, None, self.recipe, seed)
         clean, stamped = self._queries(deal, attacked)
@@ -129,12 +129,12 @@ class Certification(SanitizedGame):
             result["guard"] = self._guarded(self.guard, referee, deal, attacked.model, (clean, stamped), seed)
         return result
 
-    def _require(self, deal: Deal) -> None:
+    def _require(self, referee: Referee, deal: Deal) -> None:
         """Refuse, before anything is trained, what could not be certified afterwards."""
         test = deal.data.value.test
         if self.images > len(test):
             raise SettingError(f"images: {self.images} is too many; the data have {len(test)} test images")
-        self.certifier.require(self.recipe.made.build(test.shape, test.classes, Seed(0)), test.shape)
+        self.certifier.require(referee.untrained(self.recipe, test), test.shape)
 
     def _queries(self, deal: Deal, attacked: Attacked) -> tuple[Queries, Queries]:
         """The clean test images that are certified, and those of them that the attack stamps."""
