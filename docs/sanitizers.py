@@ -25,7 +25,8 @@ stands in [transfer](transfer.md), of poisons against certificates in [certifica
 
 Plain BadNets is found by the two methods that look for a direction or a cluster, its clean-label form by activation clustering; the adaptive
 attacks, which hide from exactly these, by none of the four well enough to be undone. Deep k-NN looks for rows unlike their neighbours, and poisons that
-are many lie among themselves. Adaptive Patch hardly works with so few images, so there is little to prevent."""
+are many lie among themselves. With so few images Adaptive Patch works in one training and not in the next, also where hardly any of it was removed, so
+that what is left of it says little."""
 
 
 def page() -> str:

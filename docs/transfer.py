@@ -12,6 +12,7 @@ from bezoar.report.canvas import save_figure
 from bezoar.report.examined import examined_sections
 from bezoar.report.groups import Row
 from bezoar.report.parts import as_text, markdown
+from bezoar.report.results import provenance_of
 from bezoar.report.transfers import Transferred, transfer_sections, transferred
 from bezoar.reproduce.experiments import ZHU
 from bezoar.reproduce.pages import Reproduction, figures
@@ -49,12 +50,18 @@ def rows_of(name: str) -> list[Row]:
     return list(Results(ROOT / "results" / ZHU / f"{name}.jsonl").rows.values())
 
 
+def made(rows: list[Row]) -> str:
+    """What such rows were measured with."""
+    return f"Measured with {', '.join(f'{name} {value}' for name, value in provenance_of(rows).items())}."
+
+
 def screened() -> list[str]:
     """What sanitizers find of triggerless poisons, from the rows of experiments/convex-polytope/screening.yaml."""
     lines: list[str] = []
     for section in transfer_sections(rows_of("screening")):
         if section.title.endswith("screened") and section.table is not None:
             lines += ["", f"## {section.title}", "", SCREENED, "", markdown(as_text(section.table)).rstrip()]
+            lines += ["", made(rows_of("screening"))]
     return lines
 
 
@@ -71,6 +78,7 @@ def examined() -> list[str]:
             lines += ["", f"## {section.title}", "", EXAMINED, "", markdown(as_text(section.table)).rstrip()]
         for picture in section.figures:
             lines += ["", f"![{picture.caption}](pictures/{JOINT.name})", "", picture.caption]
+        lines += ["", made(rows_of("examined"))]
     return lines
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from bezoar.component import canonical
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
-from bezoar.seed import Seed
+from bezoar.records import Dataset
 
 
 def expected_seconds(games: Sequence[Game], rows: Iterable[dict[str, Any]]) -> float | None:
@@ -53,18 +53,17 @@ def expected_bytes(games: Sequence[Game], referee: Referee) -> int:
         DataError: the data are not there.
         SettingError: an architecture cannot be built for them.
     """
-    forms: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {}
+    seen: dict[str, Dataset] = {}
     sizes: dict[str, int] = {}
     counted: dict[str, int] = {}
     for game in games:
         data = canonical(game.data.identity())
-        if data not in forms:
-            train = referee.splits(game.data).value.train
-            forms[data] = train.shape, train.classes
+        if data not in seen:
+            seen[data] = referee.splits(game.data).value.train
         for key, recipe in game.recipes().items():
-            kind = canonical([*forms[data], recipe.made.identity()])
+            kind = canonical([data, recipe.made.identity()])
             if kind not in sizes:
-                model = recipe.made.build(*forms[data], Seed(0))
-                sizes[kind] = sum(one.numel() * one.element_size() for one in model.weights().values())
+                weights = referee.untrained(recipe, seen[data]).weights().values()
+                sizes[kind] = sum(one.numel() * one.element_size() for one in weights)
             counted[key] = sizes[kind]
     return sum(counted.values())
