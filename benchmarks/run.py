@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 NAMES = (
     "small_things",
     "training",
+    "fast_recipe",
     "repairs",
     "scheduling",
     "inversion",

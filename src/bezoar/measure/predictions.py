@@ -23,8 +23,8 @@ def predict(model: Classifier, images: UInt8[Tensor, "n c h w"] | Dataset) -> In
         for rows in torch.arange(len(images)).split(BATCH):
             batch = images.batch(rows) if isinstance(images, Dataset) else images[rows]
             pixels = as_float(batch.to(model.mean.device)).contiguous(memory_format=torch.channels_last)
-            answers.append(model(pixels).argmax(1).cpu())
-    return torch.cat(answers) if answers else torch.zeros(0, dtype=torch.int64)
+            answers.append(model(pixels).argmax(1))
+    return torch.cat(answers).cpu() if answers else torch.zeros(0, dtype=torch.int64)
 
 
 @dataclass(frozen=True)

@@ -49,21 +49,22 @@ def batches(
         held: Tensor | None = data.images.to(device)
     else:
         held = data.images().to(device) if _bytes(data) <= IN_MEMORY_BYTES else None
-    settled = data.settled if isinstance(data, Dataset) else None
+    settled = data.settled.to(device) if isinstance(data, Dataset) and data.settled is not None else None
     order, jitter = (seed / "order").generator(), (seed / "augmentation").generator()
     epoch = 0
     while epochs is None or epoch < epochs:
         epoch += 1
-        for drawn in torch.randperm(len(labels), generator=order).split(size):
+        shuffled = torch.randperm(len(labels), generator=order)
+        # to the device once an epoch, which would stand still while each batch's rows went over
+        for drawn, moved in zip(shuffled.split(size), shuffled.to(device).split(size), strict=True):
             if len(drawn) == 1 < min(size, len(labels)):
                 continue
-            rows = drawn.repeat(2) if len(labels) == 1 else drawn
-            images = held[rows.to(device)] if held is not None else _read(data, rows, device)
-            stored = as_float(images)
+            rows, there = (drawn.repeat(2), moved.repeat(2)) if len(labels) == 1 else (drawn, moved)
+            stored = as_float(held[there] if held is not None else _read(data, rows, device))
             pixels = augment(stored, augmentation, jitter)
             if settled is not None:
-                pixels = torch.where(settled[rows].to(device)[:, None, None, None], stored, pixels)
-            yield Batch(pixels.contiguous(memory_format=torch.channels_last), labels[rows.to(device)], rows)
+                pixels = torch.where(settled[there][:, None, None, None], stored, pixels)
+            yield Batch(pixels.contiguous(memory_format=torch.channels_last), labels[there], rows)
 
 
 def noisy(stream: Iterable[Batch], deviation: float, seed: Seed) -> Iterator[Batch]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import Field
+from torch import Tensor, nn
 
 from bezoar.component import register
 from bezoar.lab import Lab
@@ -16,8 +17,8 @@ from bezoar.records import Dataset
 from bezoar.roles import Architecture, Trainer
 from bezoar.seed import Seed
 from bezoar.training.augment import Augmentation
-from bezoar.training.batches import batches, noisy, per_epoch
-from bezoar.training.steps import Precision, Step, cross_entropy, steps
+from bezoar.training.batches import Batch, batches, noisy, per_epoch
+from bezoar.training.steps import Objective, Precision, Step, cross_entropy, steps
 
 RISE = 0.2
 """The share of a one-cycle schedule during which the learning rate rises."""
@@ -90,15 +91,30 @@ class Sgd(Trainer):
             data, self.batch_size, seed, device=lab.device, epochs=self.epochs, augmentation=self.augmentation
         )
         return steps(
-            cast(Classifier, torch.compile(model)) if self.compile else model,
+            model,
             noisy(stream, self.noise, seed / "noise") if self.noise else stream,
-            cross_entropy,
+            self._objective(model),
             optimizer,
             seed=seed / "layers",
             schedule=self._schedule(optimizer, self.steps(len(data))),
             precision=self.precision,
             training=training,
         )
+
+    def _objective(self, model: Classifier) -> Objective[Classifier]:
+        """Cross-entropy; with `compile` by a compiled form of the model, which shares its parameters.
+
+        It is compiled for whole batches alone: an epoch's smaller last one would be compiled once more, and for any
+        size, which every further batch would pay for.
+        """
+        if not self.compile:
+            return cross_entropy
+        compiled = cast(nn.Module, torch.compile(model, dynamic=False))
+
+        def objective(model: Classifier, batch: Batch) -> Tensor:
+            return cross_entropy(compiled if len(batch.rows) == self.batch_size else model, batch)
+
+        return objective
 
     def _schedule(self, optimizer: torch.optim.Optimizer, total: int) -> torch.optim.lr_scheduler.LRScheduler | None:
         if self.schedule == "constant":
