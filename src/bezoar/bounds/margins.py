@@ -13,6 +13,7 @@ from bezoar.bounds.alpha import optimised
 from bezoar.bounds.intervals import ball, behind, differences, least, propagate
 from bezoar.bounds.linear import BASE, lower_bounds, relaxed, tightened
 from bezoar.bounds.network import read
+from bezoar.bounds.precision import whole_floats
 from bezoar.errors import SettingError
 from bezoar.models.classifier import Classifier
 from bezoar.records import Norm
@@ -65,7 +66,7 @@ def margins(
     if bool((torch.as_tensor(epsilon) < 0).any()):
         raise SettingError(f"epsilon: a radius is at least 0, not {float(torch.as_tensor(epsilon).min())}")
     differentiable = method in ("ibp", "crown_ibp")
-    with nullcontext() if differentiable else torch.no_grad():
+    with whole_floats(), nullcontext() if differentiable else torch.no_grad():
         network = read(model, images.shape[1:], detached=not differentiable)
         rivals = _rivals(labels, network.classes)
         weight, bias = differences(network.head, labels, rivals)
