@@ -43,17 +43,18 @@ class Case:
     name: str
     architecture: SmallResNet | ResNet18
     precision: Precision = "float32"
+    compile: bool = False
 
     @property
     def trainer(self) -> Sgd:
         """One epoch of the paper's recipe."""
-        return Sgd(epochs=1, batch_size=BATCH, augmentation="crop_flip", precision=self.precision)
+        return Sgd(epochs=1, batch_size=BATCH, augmentation="crop_flip", precision=self.precision, compile=self.compile)
 
 
 def measure(*, quick: bool) -> Report:
     """One epoch for each network and side, several times in turn."""
     device = find_device("auto")
-    repeats, count = (1, 256) if quick else (3, 49920 if device.type == "cuda" else 2560)
+    repeats, count = (1, 256) if quick else (3, 12800 if device.type == "cuda" else 2560)
     name, data = load(count)
     rows: list[Row] = []
     for case in cases(device):
@@ -82,7 +83,10 @@ def measure(*, quick: bool) -> Report:
 def cases(device: torch.device) -> list[Case]:
     """The networks of the presets: small ones on a CPU, ResNet-18 on a GPU."""
     if device.type == "cuda":
-        return [Case("resnet18, bfloat16", ResNet18(), "bfloat16")]
+        return [
+            Case("resnet18, bfloat16", ResNet18(), "bfloat16"),
+            Case("resnet18, bfloat16, compiled", ResNet18(), "bfloat16", compile=True),
+        ]
     return [Case(f"small_resnet, {stages} stages", SmallResNet(stages=stages)) for stages in (2, 3)]
 
 
@@ -105,7 +109,13 @@ def compare(case: Case, workers: int, times: dict[str, Timing], count: int, devi
         speed(plain, count),
         ratio(bezoar, plain),
         "5x" if device.type == "cuda" else "2x",
-        {**raw(bezoar, plain), "network": case.name, "workers": workers, "precision": case.precision},
+        {
+            **raw(bezoar, plain),
+            "network": case.name,
+            "workers": workers,
+            "precision": case.precision,
+            "compile": case.compile,
+        },
     )
 
 

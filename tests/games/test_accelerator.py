@@ -49,6 +49,7 @@ from bezoar.seed import Seed
 from bezoar.store import Store
 from bezoar.sweep import play
 from bezoar.testing import NeedsSettingsError, instance, toy
+from bezoar.training.sgd import Sgd
 
 CHOSEN = os.environ.get("BEZOAR_TEST_DEVICE")
 DEVICE = find_device(CHOSEN or "auto")
@@ -206,6 +207,18 @@ def test_training_in_bfloat16_leaves_weights_in_float32() -> None:
     model = trained(DEVICE, "bfloat16")
     assert {tensor.dtype for tensor in model.parameters()} == {torch.float32}
     assert clean_accuracy(model, toy.unseen()).value > 0.5
+
+
+def test_a_compiled_recipe_takes_the_steps_of_the_plain_one() -> None:
+    recipe = build(Sgd, {**WORLD["trainer"], "epochs": 3, "batch_size": 14, "lr": 0.01})
+    assert len(toy.dataset()) % 14, "an epoch ends in a smaller batch, which is not compiled"
+
+    def losses(compiled: bool) -> list[float]:
+        model = toy.architecture().build(toy.SHAPE, toy.CLASSES, SEED).to(DEVICE)
+        run = recipe.replace(compile=compiled).run(model, toy.dataset(), Lab(DEVICE), SEED)
+        return [float(step.loss) for step in run]
+
+    assert losses(compiled=True) == pytest.approx(losses(compiled=False), abs=0.02)
 
 
 @pytest.mark.parametrize("architecture", ready("architectures"))
