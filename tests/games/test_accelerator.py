@@ -209,6 +209,7 @@ def test_training_in_bfloat16_leaves_weights_in_float32() -> None:
     assert clean_accuracy(model, toy.unseen()).value > 0.5
 
 
+@pytest.mark.usefixtures("unchecked")  # checks of annotations cannot be compiled
 def test_a_compiled_recipe_takes_the_steps_of_the_plain_one() -> None:
     recipe = build(Sgd, {**WORLD["trainer"], "epochs": 3, "batch_size": 14, "lr": 0.01})
     assert len(toy.dataset()) % 14, "an epoch ends in a smaller batch, which is not compiled"
