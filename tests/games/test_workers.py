@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -160,11 +160,15 @@ class Run:
 
     def wait_for_row(self, rows: Path) -> None:
         """Wait until it has written its first row."""
+        self.wait_until(rows.is_file)
+
+    def wait_until(self, reached: Callable[[], bool]) -> None:
+        """Wait for something that it is to do."""
         while self.process.poll() is None:
-            if rows.is_file():
+            if reached():
                 return
             time.sleep(0.02)
-        pytest.fail(f"it ended before it had a row: {self.end(self.process.returncode)}")
+        pytest.fail(f"it ended too early: {self.end(self.process.returncode)}")
 
 
 @dataclass(frozen=True)
@@ -232,6 +236,25 @@ def test_a_sweep_that_is_told_to_stop_says_so_in_one_message_and_nobody_works_on
     *lines, last = printed.stderr.splitlines()
     assert last == "bezoar: stopped; what is finished is kept, and the same command goes on from there"
     assert [line for line in lines if " of 4  robustness" not in line] == [], "it says more than its progress"
+    assert none_left(home), of_home(home)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
+def test_workers_are_stopped_amid_a_game_that_would_take_hours(
+    sent: signal.Signals, settings: Path, tmp_path: Path
+) -> None:
+    """The driver waits inside of Ray, and is told twice, as by `timeout`: once alone, once with its group."""
+    home = tmp_path / "home"
+    endless = yaml.safe_load(settings.read_text())
+    endless["trainer"]["epochs"] = 10**6
+    settings.write_text(yaml.safe_dump(endless))
+    run = Run(command(settings, tmp_path / "rows.jsonl", *TWO), home)
+    run.wait_until(lambda: any((home / "store" / "claims").glob("*")))
+    os.kill(run.process.pid, sent)
+    os.killpg(run.process.pid, sent)
+    printed = run.end(128 + sent)
+    assert printed.stderr == "bezoar: stopped; what is finished is kept, and the same command goes on from there\n"
     assert none_left(home), of_home(home)
 
 

@@ -22,21 +22,30 @@ from bezoar.errors import BezoarError, StoreWarning
 STOPPED = "bezoar: stopped; what is finished is kept, and the same command goes on from there\n"
 
 
-class _Terminated(BaseException):
-    """Somebody asks the command to end (SIGTERM); as with Ctrl-C no game takes it for a failure of its own."""
+class _Stop:
+    """What SIGTERM does: the same as Ctrl-C, which ends a command with another status."""
 
+    def __init__(self) -> None:
+        self.status = 130
 
-def _terminate(*_: object) -> None:
-    raise _Terminated
+    def __call__(self, *_: object) -> None:
+        """End what the main thread does, once: `timeout` and others send a second signal at the heels of the first.
+
+        Raises:
+            KeyboardInterrupt: always; no game takes it for a failure of its own, and Ray lets nothing else through.
+        """
+        self.status = 143
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
 
 
 @contextmanager
-def _terminable() -> Generator[None]:
+def _terminable(stop: _Stop) -> Generator[None]:
     """SIGTERM ends what runs inside as Ctrl-C does, so that no worker is left behind; afterwards it is as before."""
     if threading.current_thread() is not threading.main_thread():  # no other may set handlers
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
@@ -51,18 +60,16 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
+        stop = _Stop()
         try:
-            with _terminable():
+            with _terminable(stop):
                 return super().invoke(ctx)
         except BezoarError as error:
             sys.stderr.write(f"bezoar: {error}\n")
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             sys.stderr.write(STOPPED)
-            raise typer.Exit(130) from None
-        except _Terminated:
-            sys.stderr.write(STOPPED)
-            raise typer.Exit(143) from None
+            raise typer.Exit(stop.status) from None
 
 
 app = typer.Typer(
