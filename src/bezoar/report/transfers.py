@@ -127,7 +127,7 @@ def _label(attack: Row) -> str:
 
 def transfer_sections(rows: Sequence[Row]) -> list[Section]:
     """Success for every attack and victim, its base rate and what it costs, and the losses while it was crafted."""
-    found = transferred(rows)
+    found = sorted(transferred(rows), key=lambda one: one.shares)
     if not found:
         return []
     shares = sorted({one.shares for one in found})
@@ -193,10 +193,11 @@ def _caption(few: Sequence[Transferred]) -> str:
 
 
 def overlap(one: Transferred) -> str:
-    """How much of the victim's data for pre-training the substitutes were trained on, in words."""
+    """How much of the victim's data for pre-training the substitutes were trained on, in words, and how much that is."""
     (start, end), (first, last) = one.shares
     shared = max(0.0, min(end, last) - max(start, first)) / (last - first)
-    return f"substitutes share {100 * shared:.0f} % of the victim's data"
+    whole = "" if last - first == 1 else f", which are {100 * (last - first):.0f} % of the images"
+    return f"substitutes share {100 * shared:.0f} % of the victim's data{whole}"
 
 
 def success_bars(found: Sequence[Transferred]) -> Figure:
