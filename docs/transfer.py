@@ -32,8 +32,8 @@ most 5 million multiply-accumulates with one rate of dropout in place of 18 larg
 targets in place of 50. So only the *order* of numbers is judged against the paper, not their values. A claim **holds** where the intervals of all
 its differences lie above zero, **does not hold** where one lies below, and is **undecided** otherwise. Differences are taken target by
 target, on the same victims. Bases, targets and parts are chosen by the order of the images, and the files at hand have another order than the
-original batches, so they are not the paper's own images. The presets `gpu` and `paper` have the paper's networks; no GPU has been at hand, so nothing was
-measured with them.
+original batches, so they are not the paper's own images. The presets `gpu` and `paper` have the paper's networks; nothing has been
+measured with them yet.
 """
 
 

@@ -166,8 +166,15 @@ def register(name: str, *, paper: str = "", revision: int = 1) -> Callable[[Comp
 
 @cache
 def _load_everything() -> None:
-    """Import every module that an installed package offers under ``bezoar.components``."""
-    for point in entry_points(group="bezoar.components"):
+    """Import every module that an installed package offers under ``bezoar.components``.
+
+    Raises:
+        SettingError: no package does, not even bezoar.
+    """
+    points = entry_points(group="bezoar.components")
+    if not points:
+        raise SettingError("bezoar is imported but not installed, so its own methods are not found: pip install -e .")
+    for point in points:
         package = point.load()
         for module in pkgutil.walk_packages(getattr(package, "__path__", []), package.__name__ + "."):
             importlib.import_module(module.name)

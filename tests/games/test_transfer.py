@@ -494,6 +494,7 @@ def test_a_linear_victim_without_a_linear_head_is_refused_before_anything_is_tra
     ("settings", "message"),
     [
         ({"target_class": 8}, "target_class: 8 is the label that the attack intends already"),
+        ({"repairer": "weight_decay", "examined": 1}, "examined: a repair's means need two victims"),
         ({"victim_data": [0.5, 0.5]}, r"victim_data: from 0\.5 to 0\.5 there is no image"),
         ({"attack": "badnets"}, "'badnets' cannot stand here"),
         ({"victim": "substitute", "architecture": "small_senet"}, "victim: no substitute is a small_senet; they are"),

@@ -161,6 +161,15 @@ def test_a_setting_at_its_default_has_the_address_of_one_that_is_not_given():
         assert canonical(build(Trigger, default.describe()).identity()) == canonical(default.identity())
 
 
+def test_bezoar_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(component, "entry_points", lambda **_: ())
+    component._load_everything.cache_clear()
+    with pytest.raises(SettingError, match=r"bezoar is imported but not installed.*pip install -e \."):
+        build(Trigger, "patch")
+    monkeypatch.undo()
+    assert "patch" in members("triggers")
+
+
 def test_a_digest_does_not_depend_on_the_order_of_keys():
     one, other = {"a": 1, "b": {"c": 2, "d": [3, 4]}}, {"b": {"d": [3, 4], "c": 2}, "a": 1}
     assert canonical(one) == canonical(other) == '{"a":1,"b":{"c":2,"d":[3,4]}}'

@@ -87,19 +87,20 @@ def test_a_row_is_read_with_what_tells_it_from_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("substitutes", "victim", "shared"),
+    ("substitutes", "victim", "said"),
     [
-        ((0, 1), (0, 1), "100 %"),
-        ((0, 0.5), (0.25, 0.75), "50 %"),
-        ((0, 0.5), (0, 1), "50 %"),
-        ((0, 0.5), (0.5, 1), "0 %"),
+        ((0, 1), (0, 1), "100 % of the victim's data"),
+        ((0, 0.5), (0.25, 0.75), "50 % of the victim's data, which are 50 % of the images"),
+        ((0, 0.5), (0, 1), "50 % of the victim's data"),
+        ((0, 0.5), (0.5, 1), "0 % of the victim's data, which are 50 % of the images"),
     ],
+    ids=["all", "half of a half", "half of all", "none"],
 )
 def test_overlap_is_the_part_of_the_victim_s_data_that_substitutes_share(
-    substitutes: tuple[float, float], victim: tuple[float, float], shared: str
+    substitutes: tuple[float, float], victim: tuple[float, float], said: str
 ) -> None:
     game = {"substitute_data": list(substitutes), "victim_data": list(victim)}
-    assert f" {shared} of" in overlap(Transferred.read(row("convex_polytope", MANY, game=game)))
+    assert overlap(Transferred.read(row("convex_polytope", MANY, game=game))) == f"substitutes share {said}"
 
 
 def test_the_page_shows_success_base_rate_and_accuracy_of_every_row_and_the_losses() -> None:

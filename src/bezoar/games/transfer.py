@@ -48,15 +48,13 @@ class Transfer(Game):
         substitute_data, victim_data: from which to which part of the images for pre-training they are trained on.
         victim: pre-trained by itself (`own`), or the attacker's substitute of that architecture (`substitute`): a white
             box, which shows what the poisons are worth before they have to transfer.
-        every: at every so many steps the referee looks how near the poisons are to the target in the victim; the
-            attack does not learn of it.
+        every: at which steps the referee alone looks how near the poisons are to the target in the victim.
         sanitizer, removed: who ranks each victim's rows by that victim's features, and what share of them goes before
             it is fine-tuned once more, on the rest.
         repairer, detector: who repairs victims, or tells them from one without poisons (`Examined`): those of the first
             `examined` targets, as they are after a sanitizer.
         trusted: clean images for these two, of the data that serve nothing else: no network has seen them.
-        budget, repair_every: of clean accuracy that a repair may cost, and at every so many of its steps the referee
-            looks.
+        budget, repair_every: of clean accuracy that a repair may cost, and at which of its steps the referee looks.
     """
 
     added: ClassVar[frozenset[str]] = frozenset(
@@ -68,7 +66,7 @@ class Transfer(Game):
     epochs: Annotated[int, Field(ge=1)] = 60
     pretraining: Annotated[int, Field(ge=1)] = 4800
     fine_tuning: Annotated[int, Field(ge=2)] = 50
-    targets: Annotated[int, Field(ge=1)] = 50
+    targets: Annotated[int, Field(ge=2)] = 50
     target_class: Annotated[int, Field(ge=0)] = 6
     substitute_data: Share = (0.0, 1.0)
     victim_data: Share = (0.0, 1.0)
@@ -91,6 +89,8 @@ class Transfer(Game):
                 raise ValueError(f"{name}: from {first} to {last} there is no image of {self.pretraining} a class")
         if self.target_class == self.attack.intended:
             raise ValueError(f"target_class: {self.target_class} is the label that the attack intends already")
+        if self.repairer is not None and self.examined < 2:
+            raise ValueError("examined: a repair's means need two victims, or they have no interval")
         kinds = [one.kind for one in self.attack.networks]  # one without the dropout that is asked for is refused here
         if self.victim == "substitute" and self.architecture.kind not in kinds:
             raise ValueError(f"victim: no substitute is a {self.architecture.kind}; they are {', '.join(kinds)}")

@@ -193,7 +193,7 @@ def _caption(few: Sequence[Transferred]) -> str:
 
 
 def overlap(one: Transferred) -> str:
-    """How much of the victim's data for pre-training the substitutes were trained on, in words, and how much that is."""
+    """How much of the victim's data for pre-training the substitutes saw, in words, and how much data these are."""
     (start, end), (first, last) = one.shares
     shared = max(0.0, min(end, last) - max(start, first)) / (last - first)
     whole = "" if last - first == 1 else f", which are {100 * (last - first):.0f} % of the images"
