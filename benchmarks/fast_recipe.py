@@ -15,7 +15,9 @@ from timing import Report, Row, Timing, ratio, raw, seconds_of
 from torch import Tensor
 
 from bezoar.cli.console import data_folders, find_device
-from bezoar.component import build
+from bezoar.component import Settings, build
+from bezoar.data.digits_in_the_wild import DigitsInTheWild
+from bezoar.errors import DataError
 from bezoar.lab import Lab
 from bezoar.measure.estimates import paired_loss, proportion
 from bezoar.measure.predictions import predict
@@ -47,7 +49,7 @@ def measure(*, quick: bool) -> Report:
     preset = "gpu" if lab.device.type == "cuda" else "cpu"
     settings = read_settings(VICTIMS, preset).settings
     architecture, recipe = build(Architecture, settings["architecture"]), build(Sgd, settings["trainer"])
-    splits = build(DataSource, settings["data"]).load(data_folders([]))
+    name, splits = load(settings["data"])
     if quick:
         splits, recipe = Splits(splits.train.take(torch.arange(256)), splits.test), recipe.replace(epochs=1)
     recipe.replace(epochs=1).train(architecture, splits.train.take(torch.arange(2 * recipe.batch_size)), lab, Seed(1))
@@ -57,7 +59,13 @@ def measure(*, quick: bool) -> Report:
     )
     lost = paired_loss(long.right, short.right)
     return Report(
-        {"preset": preset, "device": str(lab.device), "images": len(splits.train), "recipe": recipe.identity()},
+        {
+            "data": name,
+            "preset": preset,
+            "device": str(lab.device),
+            "images": len(splits.train),
+            "recipe": recipe.identity(),
+        },
         [
             Row(
                 f"{recipe.epochs} epochs against {TIMES * recipe.epochs}",
@@ -69,6 +77,16 @@ def measure(*, quick: bool) -> Report:
             )
         ],
     )
+
+
+def load(settings: Settings | str) -> tuple[str, Splits]:
+    """The preset's data if they lie in a folder of BEZOAR_DATA, else the embedded images."""
+    source = build(DataSource, settings)
+    try:
+        return source.kind, source.load(data_folders([]))
+    except DataError:
+        embedded = DigitsInTheWild()
+        return embedded.kind, embedded.load(())
 
 
 def train(recipe: Sgd, architecture: Architecture, splits: Splits, lab: Lab) -> Trained:
