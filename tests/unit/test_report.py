@@ -22,6 +22,7 @@ from bezoar.owner import Audit, Repair
 from bezoar.records import Estimate, Inspection, Trusted
 from bezoar.report import page as page_module
 from bezoar.report.demo import demo_page
+from bezoar.report.doses import doses
 from bezoar.report.groups import differing, group, guarded
 from bezoar.report.page import Percent, Section, Table, write_page
 from bezoar.report.results import results_page
@@ -246,6 +247,19 @@ def undefended_row() -> dict[str, Any]:
     row = robust_row()
     del row["game"]["repairer"]
     return row
+
+
+def test_games_that_differ_in_more_than_their_seed_are_no_seeds_of_one_another() -> None:
+    rows = [undefended_row() for _ in range(4)]
+    for number, row in enumerate(rows):
+        row["game"] = {**row["game"], "seed": number % 2, "attack": {**row["game"]["attack"], "poisons": 50}}
+        if number >= 2:
+            row["game"]["attack"]["stage"] = "post_augment_frozen"
+    before, after = doses(rows)
+    assert (before.attack, after.attack) == ("badnets", "badnets · attack.stage post_augment_frozen")
+    assert len(before.success) == len(after.success) == 2
+    assert [one.attack for one in doses(rows[:2])] == ["badnets"]
+    assert doses([]) == []
 
 
 @pytest.mark.parametrize(

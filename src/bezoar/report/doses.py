@@ -12,12 +12,13 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from bezoar.measure.estimates import mean
 from bezoar.records import Estimate
 from bezoar.report.canvas import BLUE, MUTED, WIDTH, blank, dress, in_percent, legend
-from bezoar.report.groups import MISSHAPEN, Row, unreadable
+from bezoar.report.groups import MISSHAPEN, Row, differing, flat, kind_of, unreadable
 
 ACROSS = 3
 """Panels in one line."""
 
 CODE = "of the parameters"
+AMOUNTS = ("attack.poisons", "attack.fraction")
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ def doses(rows: Sequence[Row]) -> list[Dose]:
         StoreError: a row lacks something, e.g. because another version of bezoar wrote it.
     """
     found: dict[tuple[str, float], Dose] = {}
-    for row in sorted(rows, key=lambda row: row["game"]["seed"]):
+    ordered = sorted(rows, key=lambda row: row["game"]["seed"])
+    for row, name in zip(ordered, _names(ordered), strict=True):
         try:
             attack, result = row["game"]["attack"], row["result"]
-            name = str(attack["kind"]).split("@")[0]
             amount, unit = (
                 (float(attack["poisons"]), "poisoned images")
                 if "poisons" in attack
@@ -68,6 +69,28 @@ def doses(rows: Sequence[Row]) -> list[Dose]:
         except MISSHAPEN as error:
             raise unreadable(row, error) from None
     return sorted(found.values(), key=lambda dose: (dose.attack, dose.amount))
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    """What each row's attack is called: its kind, and every other setting in which rows of that kind differ.
+
+    Games that differ in more than their seed are no seeds of one another.
+    """
+    described = [_described(row) for row in rows]
+    told = {kind: differing([one for other, one in described if other == kind]) for kind, _ in described}
+    return [
+        " · ".join([kind, *(f"{name} {settings[name]}" for name in told[kind] if name in settings)])
+        for kind, settings in described
+    ]
+
+
+def _described(row: Row) -> tuple[str, Row]:
+    """The kind of a row's attack, and its settings but seed and strength, dotted field -> value."""
+    try:
+        settings = {name: value for name, value in flat(row["game"]).items() if name not in ("seed", *AMOUNTS)}
+        return kind_of(row["game"]["attack"]), settings
+    except MISSHAPEN as error:
+        raise unreadable(row, error) from None
 
 
 def share(values: Sequence[float]) -> Estimate:
