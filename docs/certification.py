@@ -67,7 +67,7 @@ TEXTS = {
     "cifar10_smoothing": "A fifth of CIFAR-10, a small residual network, 12 epochs, one seed, 100 images. **The codes do not hold at this size**: 10 % of points take .06 "
     "[-.03, .15] of certificates, and the twin has .54 of stamped images certified to begin with, too few by our own rule. Nor is BadNets learnt from "
     "1 %. A network that has learnt this little of noisy photographs (.68) has not learnt marks of 4x4 pixels under the same noise either, and "
-    "mirroring moves the patch to the other corner every other time. `--preset gpu` has the size that the question needs; no GPU was at hand.",
+    "mirroring moves the patch to the other corner every other time. `--preset gpu` has the size that the question needs, and has not been played.",
     "defences_bounds": "One seed. The sanitizers remove 5 % of the rows where 9 % are poisoned, for they do not know the rate. "
     "What removes half of the ladder's points undoes it: there are then too few. Fine-tuning (weight decay) takes certificates away, since it trains "
     "on no bounds. Masks that hide a quarter of an 8x8 image leave this network nothing to certify.",
