@@ -236,6 +236,30 @@ def test_the_other_schedules_are_what_they_are_called():
     assert rates(Sgd(lr=0.4, schedule="cosine"), 9) == pytest.approx(cosine)
 
 
+def test_whole_batches_alone_go_through_the_compiled_model(monkeypatch: pytest.MonkeyPatch):
+    sizes: list[int] = []
+
+    def compiled(model: nn.Module, **settings: object) -> nn.Module:
+        assert settings == {"dynamic": False, "mode": "reduce-overhead"}
+
+        class Compiled(nn.Module):
+            def forward(self, images: Tensor) -> Tensor:
+                sizes.append(len(images))
+                return model(images)
+
+        return Compiled()
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    recipe = Sgd(epochs=2, batch_size=14, lr=0.01, compile=True)
+    fast, plain = (
+        one.train(toy.architecture(), toy.dataset(), Lab(), Seed(0)) for one in (recipe, recipe.replace(compile=False))
+    )
+    assert len(toy.dataset()) == 64
+    assert sizes == [14] * 8, "two epochs of four whole batches each; the last eight images go past it"
+    for one, two in zip(fast.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_training_learns_what_can_be_learnt(precision: str):
     recipe = Sgd(epochs=6, batch_size=16, lr=0.05, schedule="one_cycle", augmentation="crop", precision=precision)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -22,20 +24,27 @@ from bezoar.errors import BezoarError, StoreWarning
 STOPPED = "bezoar: stopped; what is finished is kept, and the same command goes on from there\n"
 
 
+AT_THE_HEELS = 5
+"""Seconds in which a further SIGTERM is taken for the same one."""
+
+
 class _Stop:
     """What SIGTERM does: the same as Ctrl-C, which ends a command with another status."""
 
     def __init__(self) -> None:
         self.status = 130
+        self._told = -math.inf
 
     def __call__(self, *_: object) -> None:
-        """End what the main thread does, once: `timeout` and others send a second signal at the heels of the first.
+        """End what the main thread does; a second signal at the heels of the first (`timeout` sends one) is no news.
 
         Raises:
-            KeyboardInterrupt: always; no game takes it for a failure of its own, and Ray lets nothing else through.
+            KeyboardInterrupt: unless it is no news. No game takes it for a failure, and Ray hands on nothing else.
         """
-        self.status = 143
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        now = time.monotonic()
+        if now - self._told < AT_THE_HEELS:
+            return
+        self._told, self.status = now, 143
         raise KeyboardInterrupt
 
 

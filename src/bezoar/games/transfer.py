@@ -48,13 +48,13 @@ class Transfer(Game):
         substitute_data, victim_data: from which to which part of the images for pre-training they are trained on.
         victim: pre-trained by itself (`own`), or the attacker's substitute of that architecture (`substitute`): a white
             box, which shows what the poisons are worth before they have to transfer.
-        every: at which steps the referee alone looks how near the poisons are to the target in the victim.
+        every: at every so many steps the referee alone looks how near the poisons are to the target in the victim.
         sanitizer, removed: who ranks each victim's rows by that victim's features, and what share of them goes before
             it is fine-tuned once more, on the rest.
         repairer, detector: who repairs victims, or tells them from one without poisons (`Examined`): those of the first
             `examined` targets, as they are after a sanitizer.
         trusted: clean images for these two, of the data that serve nothing else: no network has seen them.
-        budget, repair_every: of clean accuracy that a repair may cost, and at which of its steps the referee looks.
+        budget, repair_every: accuracy that a repair may cost, and at every so many of its steps the referee looks.
     """
 
     added: ClassVar[frozenset[str]] = frozenset(

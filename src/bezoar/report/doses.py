@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,12 +13,15 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from bezoar.measure.estimates import mean
 from bezoar.records import Estimate
 from bezoar.report.canvas import BLUE, MUTED, WIDTH, blank, dress, in_percent, legend
-from bezoar.report.groups import MISSHAPEN, Row, differing, flat, kind_of, unreadable
+from bezoar.report.groups import MISSHAPEN, Row, differing, flat, kind_of, told, unreadable
 
 ACROSS = 3
 """Panels in one line."""
 
 CODE = "of the parameters"
+TITLE = 36
+"""Letters in a line of a panel's title."""
+
 AMOUNTS = ("attack.poisons", "attack.fraction")
 
 
@@ -77,11 +81,8 @@ def _names(rows: Sequence[Row]) -> list[str]:
     Games that differ in more than their seed are no seeds of one another.
     """
     described = [_described(row) for row in rows]
-    told = {kind: differing([one for other, one in described if other == kind]) for kind, _ in described}
-    return [
-        " · ".join([kind, *(f"{name} {settings[name]}" for name in told[kind] if name in settings)])
-        for kind, settings in described
-    ]
+    fields = {kind: differing([one for other, one in described if other == kind]) for kind, _ in described}
+    return [" · ".join([kind, *told(settings, fields[kind])]) for kind, settings in described]
 
 
 def _described(row: Row) -> tuple[str, Row]:
@@ -127,7 +128,7 @@ def _panel(axes: Axes, name: str, found: Sequence[Dose]) -> None:
     ):
         pairs = [(amount, value) for amount, seeds in zip(amounts, values, strict=True) for value in seeds]
         axes.plot(*zip(*pairs, strict=True), color=colour, linestyle="", marker=marker, markersize=4, label=label)
-    dress(axes, across=f"{found[0].unit}", up="", title=name.replace("_", " "))
+    dress(axes, across=f"{found[0].unit}", up="", title=fill(name.replace("_", " "), TITLE))
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(amounts))
     axes.xaxis.set_minor_locator(NullLocator())

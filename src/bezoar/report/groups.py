@@ -95,9 +95,12 @@ def _label(settings: Mapping[str, Any], fields: Sequence[str], player: str) -> s
     """The players of a game, and whatever else tells it from the others."""
     players = [str(settings.get(f"{role}.kind", role)).split("@")[0] for role in ("data", "attack", player)]
     others = [name for name in fields if name not in (f"{role}.kind" for role in ("data", "attack", player))]
-    return " · ".join([*players, *(f"{name} {_plain(settings[name])}" for name in others if name in settings)]).replace(
-        "_", " "
-    )
+    return " · ".join([*players, *told(settings, others)]).replace("_", " ")
+
+
+def told(settings: Mapping[str, Any], fields: Iterable[str]) -> list[str]:
+    """Some fields and their values, as far as the settings have them."""
+    return [f"{name} {_plain(settings[name])}" for name in fields if name in settings]
 
 
 def _plain(value: object) -> str:

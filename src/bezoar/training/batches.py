@@ -55,7 +55,7 @@ def batches(
     while epochs is None or epoch < epochs:
         epoch += 1
         shuffled = torch.randperm(len(labels), generator=order)
-        # to the device once an epoch, which would stand still while each batch's rows went over
+        # moved once an epoch: the device would stand still while each batch's rows were moved
         for drawn, moved in zip(shuffled.split(size), shuffled.to(device).split(size), strict=True):
             if len(drawn) == 1 < min(size, len(labels)):
                 continue

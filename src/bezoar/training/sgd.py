@@ -35,8 +35,8 @@ class Sgd(Trainer):
     With `noise`, Gaussian noise of that standard deviation, of pixels in [0, 1], is added to every image in every step
     and nothing is clipped: the augmentation of Cohen et al. (arXiv:1902.02918) for randomised smoothing.
 
-    With `compile` the network is compiled first, which takes half a minute and a C compiler and pays on a GPU
-    (benchmarks/README.md has the ratio). It is then the same up to rounding.
+    With `compile` the network is compiled at first, which takes a while and a C compiler and pays on a GPU
+    (benchmarks/README.md has the ratio). It is the same up to rounding.
     """
 
     added = frozenset({"noise"})
@@ -107,8 +107,8 @@ class Sgd(Trainer):
     def _objective(self, model: Classifier) -> Objective[Classifier]:
         """Cross-entropy; with `compile` by a compiled form of the model, which shares its parameters.
 
-        It is compiled for whole batches alone: an epoch's smaller last one would be compiled once more, and for any
-        size, which every further batch would pay for. Its kernels are launched as one graph on a GPU, which is what
+        An epoch's smaller last batch is not worth a second compilation, and torch's default would make that one for any
+        size, which every further batch would pay for. The kernels are launched as one graph on a GPU, which is what
         makes it fast: one by one they take a CPU longer to launch than a card to run.
         """
         if not self.compile:
