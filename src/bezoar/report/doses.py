@@ -19,7 +19,7 @@ ACROSS = 3
 """Panels in one line."""
 
 CODE = "of the parameters"
-TITLE = 36
+TITLE = 27
 """Letters in a line of a panel's title."""
 
 AMOUNTS = ("attack.poisons", "attack.fraction")
