@@ -33,8 +33,12 @@ of repair and detection; AdvClean, Refool, WaNet, clean-label BadNets, Trigger S
 are left out, of Table V's searches those of attention distillation and unlearning, and so is ImageNet. So only the *order* of numbers is judged against the paper, not their values. A claim **holds** where the
 intervals of all its differences lie above zero, **does not hold** where one lies below, and is **undecided** otherwise; one
 that is counted over attacks holds in all of them, in none, or is undecided. The presets `gpu` and `paper` have the paper's
-network and images; a GPU has been at hand for minutes only ([what came of it](#on-a-gpu)). Rows of the detectability game were re-made
-from stored models and inspections; their `seconds` are those of the first run, which shared its two cores with another.
+network and images; a GPU has been at hand for minutes only ([what came of it](#on-a-gpu)).
+
+**Ten models a point are few.** The games of Table II and of Figures 5, 6, 7 and 9 were played twice, on different machines, whose models differ; the
+rows are of the second run, which began with an empty store. The first one (`git show f58ee60:results/pick-your-poison/cpu/detection.jsonl`) judged
+three claims otherwise: Table II's was undecided, that detectability rises with m (calibrated inversion) was undecided too, and that calibrated inversion
+detects better than Neural Cleanse did not hold. Figure 6's and the others came out the same.
 """
 
 
@@ -173,8 +177,8 @@ trigger always sits in its corner: `stage: post_augment_frozen`. An attacker who
 printed numbers were measured so, and the presets `gpu` and `paper` do it since. The preset `cpu` only mirrors.
 
 **Few poisons are learnt late.** Trained four times as long on the same data, the victim takes up what it had ignored. So a fast recipe that keeps clean
-accuracy need not keep the attack, and one that fails after 8 epochs may work after 32. (The first line was measured
-for Figure 6 too, by the same code on another machine, and gave 0.12: models differ between machines.)"""
+accuracy need not keep the attack, and one that fails after 8 epochs may work after 32. (The first line's game gave 0.12 in
+the first run of Figure 6, by the same code on another machine: models differ between machines.)"""
 
 
 if __name__ == "__main__":
