@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from bezoar.triggers.patch import Patch
 
 def elsewhere(seed: Seed) -> Seed:
     """A seed that depends on the global generator, which is not drawn from."""
-    return seed / int(torch.get_rng_state().long().sum())
+    return seed / blake2b(torch.get_rng_state().numpy().tobytes()).hexdigest()
 
 
 class Undocumented(Patch):

@@ -233,7 +233,7 @@ class RanksByChance(Sanitize):
 
     def suspicion(self, victim: Classifier, data: Dataset, lab: Lab, seed: Seed) -> Tensor:
         nudge = torch.rand((), generator=elsewhere(seed).generator())
-        return super().suspicion(victim, data, lab, seed) * (1 + 1e-5 * nudge)
+        return super().suspicion(victim, data, lab, seed) * (1 + 0.1 * nudge)
 
 
 class RanksWithDice(Sanitize):
@@ -309,7 +309,7 @@ class GuardsByChance(Stand):
 
     def suspicion(self, model: Classifier, images: Tensor, trusted: Trusted, lab: Lab, seed: Seed) -> Tensor:
         nudge = torch.rand((), generator=elsewhere(seed).generator())
-        return super().suspicion(model, images, trusted, lab, seed) * (1 + 1e-5 * nudge)
+        return super().suspicion(model, images, trusted, lab, seed) * (1 + 0.1 * nudge)
 
 
 class GuardsWithDice(Stand):
