@@ -254,7 +254,9 @@ def test_workers_are_stopped_amid_a_game_that_would_take_hours(
     os.kill(run.process.pid, sent)
     os.killpg(run.process.pid, sent)
     printed = run.end(128 + sent)
-    assert printed.stderr == "bezoar: stopped; what is finished is kept, and the same command goes on from there\n"
+    # Ray, whose processes were told as well, may log that it lost them before they are ended
+    said = [line for line in printed.stderr.splitlines() if "task_manager.cc" not in line]
+    assert said == ["bezoar: stopped; what is finished is kept, and the same command goes on from there"]
     assert none_left(home), of_home(home)
 
 
