@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from timing import Report, Row, Timing, ratio, raw, seconds_of
 from torch import Tensor
+from training import found
 
-from bezoar.cli.console import data_folders, find_device
-from bezoar.component import Settings, build
+from bezoar.cli.console import find_device
+from bezoar.component import build
 from bezoar.data.digits_in_the_wild import DigitsInTheWild
-from bezoar.errors import DataError
 from bezoar.lab import Lab
 from bezoar.measure.estimates import paired_loss, proportion
 from bezoar.measure.predictions import predict
@@ -49,7 +49,7 @@ def measure(*, quick: bool) -> Report:
     preset = "gpu" if lab.device.type == "cuda" else "cpu"
     settings = read_settings(VICTIMS, preset).settings
     architecture, recipe = build(Architecture, settings["architecture"]), build(Sgd, settings["trainer"])
-    name, splits = load(settings["data"])
+    name, splits = found(build(DataSource, settings["data"]), DigitsInTheWild())
     if quick:
         splits, recipe = Splits(splits.train.take(torch.arange(256)), splits.test), recipe.replace(epochs=1)
     recipe.replace(epochs=1).train(architecture, splits.train.take(torch.arange(2 * recipe.batch_size)), lab, Seed(1))
@@ -77,16 +77,6 @@ def measure(*, quick: bool) -> Report:
             )
         ],
     )
-
-
-def load(settings: Settings | str) -> tuple[str, Splits]:
-    """The preset's data if they lie in a folder of BEZOAR_DATA, else the embedded images."""
-    source = build(DataSource, settings)
-    try:
-        return source.kind, source.load(data_folders([]))
-    except DataError:
-        embedded = DigitsInTheWild()
-        return embedded.kind, embedded.load(())
 
 
 def train(recipe: Sgd, architecture: Architecture, splits: Splits, lab: Lab) -> Trained:

@@ -26,6 +26,7 @@ from bezoar.lab import Lab
 from bezoar.models.classifier import StagedClassifier
 from bezoar.models.resnet import ResNet18, SmallResNet
 from bezoar.records import Dataset
+from bezoar.roles import DataSource, Splits
 from bezoar.seed import Seed
 from bezoar.training.sgd import Sgd
 from bezoar.training.steps import Precision
@@ -91,13 +92,19 @@ def cases(device: torch.device) -> list[Case]:
 
 
 def load(count: int) -> tuple[str, Dataset]:
-    """CIFAR-10 if it lies in a folder of BEZOAR_DATA, else the embedded images; `count` of them, in memory."""
+    """CIFAR-10 or the embedded images; `count` of them, in memory."""
+    name, splits = found(Cifar10(train=count, test=1), DigitsInTheWild(train=count, test=20))
+    return name, splits.train
+
+
+def found(wanted: DataSource, embedded: DataSource) -> tuple[str, Splits]:
+    """The data that are wanted if they lie in a folder of BEZOAR_DATA, else embedded ones; and which they are."""
     if os.environ.get("BEZOAR_DATA"):
         try:
-            return "cifar10", Cifar10(train=count, test=1).load(data_folders([])).train
+            return wanted.kind, wanted.load(data_folders([]))
         except DataError:
             pass
-    return "digits_in_the_wild", DigitsInTheWild(train=count, test=20).load(()).train
+    return embedded.kind, embedded.load(())
 
 
 def compare(case: Case, workers: int, times: dict[str, Timing], count: int, device: torch.device) -> Row:

@@ -169,7 +169,8 @@ not been played). The machine was lent for fifteen minutes; what else they showe
 
 AFTER_GPU = """**The attack is not learnt there**, so nothing follows for repairs, while the paper has an attack success of 1.00. Two likely
 reasons, from experiments on two cores with a tenth of the images and a small network (`epochs.yaml` and `stages.yaml`, preset `cpu`; one or two seeds, but
-far apart); neither has been tried on a card:"""
+far apart); neither has been tried on a card, and a third is open: these victims were compiled (`compile: true`), which was not compared there with
+a plain training:"""
 
 THEREFORE = """**The victim's crops cut the patch off.** Three pixels in the corner survive a random crop of four pixels' padding whole in 25 of 81
 cases, and half of those are mirrored. The paper's code stamps after one draw of the augmentation and never augments those images again (spec A5, F3), so its
