@@ -29,6 +29,7 @@ from torch import Tensor
 from bezoar.component import canonical, digest
 from bezoar.errors import DamagedEntryError, StoreError, StoreWarning
 from bezoar.locks import alone
+from bezoar.signals import put_off
 
 FORMAT = 1
 ADDRESS = re.compile("[0-9a-f]{32}")
@@ -145,7 +146,8 @@ class Store:
             return None
         try:
             record = read_record(folder)
-            tensors = load_file(folder / TENSORS) if record["tensors"] else {}
+            with put_off():
+                tensors = load_file(folder / TENSORS) if record["tensors"] else {}
         except (DamagedEntryError, FileNotFoundError, SafetensorError) as damage:
             self.set_aside(folder, str(damage))
             return None

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from bezoar import store as module
 from bezoar.errors import StoreError, StoreWarning
@@ -203,6 +204,36 @@ def test_an_entry_without_a_checksum_was_written_by_an_older_bezoar_and_is_read(
     assert len(record.pop("checksum")) == 32
     path.write_text(json.dumps(record))
     assert store.make(STAGE, lambda: pytest.fail("it was computed again")).facts == {"epochs": 3}
+
+
+@pytest.mark.parametrize(
+    "taken_for", [ValueError("no shape"), SafetensorError("damaged")], ids=["torch", "safetensors"]
+)
+def test_an_interruption_while_tensors_are_read_is_neither_lost_nor_taken_for_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken_for: Exception
+):
+    store = Store(tmp_path)
+    store.make(STAGE, artefact)
+
+    def load_file(path: Path) -> dict[str, torch.Tensor]:
+        """As compiled code does that takes for its own error whatever Python raises."""
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise taken_for from None
+        return {}
+
+    monkeypatch.setattr(module, "load_file", load_file)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell's & started the tests
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            store.make(STAGE, artefact)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not (store.root / "damaged").exists()
+    monkeypatch.undo()
+    assert store.make(STAGE, lambda: pytest.fail("it was made again")).tensors["weights"].tolist() == [[1.0] * 3] * 2
 
 
 def test_of_many_processes_one_makes_a_stage_and_the_others_wait(tmp_path: Path):
