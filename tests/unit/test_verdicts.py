@@ -111,18 +111,33 @@ def test_experiments_share_the_models_of_equal_attacks(preset: str) -> None:
 
 @pytest.mark.parametrize("preset", ["gpu", "paper"])
 @pytest.mark.parametrize("sweep", ["detection", "curves"])
-def test_both_curves_of_figure_5_and_the_trusted_images_of_figure_7_are_the_papers(sweep: str, preset: str) -> None:
+def test_both_curves_of_figure_5_are_the_papers(sweep: str, preset: str) -> None:
     doses: dict[str, set[int]] = {}
-    trusted: dict[bool, set[int]] = {}
     for game in games_of(sweep, preset, FOLDER):
-        attack = game.attack.identity()
-        doses.setdefault(game.attack.kind, set()).add(attack.get("poisons", 0))
-        on_training_code = game.attack.kind in ("trigger_scattering", "parameter_controlled")
-        trusted.setdefault(on_training_code, set()).add(game.trusted)
+        doses.setdefault(game.attack.kind, set()).add(game.attack.identity()["poisons"])
+        assert game.trusted == 500
     assert doses["badnets"] >= {5, 20, 50, 500}
     assert 750 in doses["clean_badnets"]
     assert len(doses["clean_badnets"]) >= 3
-    assert trusted == {False: {500}, True: {2500}}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_adaptive_attacks_are_in_figure_7s_plane_as_in_the_paper(preset: str) -> None:
+    """Both, on both axes, by Pivotal Tuning and calibrated inversion alone, with 5 % trusted images against 1 %."""
+    trusted: dict[str, dict[str, set[int]]] = {}
+    defences: set[str] = set()
+    for game in [game for sweep in find("fig7").sweeps for game in games_of(sweep, preset, FOLDER)]:
+        trusted.setdefault(game.kind, {}).setdefault(game.attack.kind, set()).add(game.trusted)
+        if game.trusted == 2500:
+            facts = game.identity()
+            defences.add((facts.get("repairer") or facts["detector"])["kind"])
+    assert trusted.keys() == {"robustness", "detectability"}
+    for few in trusted.values():
+        adaptive = {name: few.pop(name) for name in ("trigger_scattering", "parameter_controlled")}
+        assert adaptive == {"trigger_scattering": {2500}, "parameter_controlled": {2500}}
+        assert few.keys() >= {"badnets", "adaptive_blend", "adaptive_patch"}
+        assert all(counts == {500} for counts in few.values())
+    assert defences == {"pivotal_tuning@1", "calibrated_inversion@1"}
 
 
 def test_an_unknown_name_and_a_folder_without_experiments_are_one_message(tmp_path: Path) -> None:

@@ -73,7 +73,12 @@ EXPERIMENTS = {
     "fig6": Experiment(
         LUKAS, "Figure 6: accuracy and attack success during Pivotal Tuning", ("curves",), _beside(figure6)
     ),
-    "fig7": Experiment(LUKAS, "Figure 7: robustness against detectability", ("curves", "detection"), _beside(figure7)),
+    "fig7": Experiment(
+        LUKAS,
+        "Figure 7: robustness against detectability",
+        ("curves", "detection", "adaptive_curves", "adaptive_detection"),
+        _beside(figure7),
+    ),
     "fig8": Experiment(LUKAS, "Figure 8: what the attacks do to images", ("gallery",), None),
     "fig9": Experiment(LUKAS, "Figure 9: scores of single classes", ("detection",), _beside(figure9)),
     "cp-fig3": Experiment(
