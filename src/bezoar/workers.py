@@ -8,6 +8,7 @@ or by a machine that runs out of memory, has its game played again by another.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -31,6 +32,8 @@ from bezoar.lab import Lab
 from bezoar.rows import Row
 from bezoar.store import Store
 from bezoar.sweep import Queue, Watcher, attempt, failed
+
+logger = logging.getLogger(__name__)
 
 RETRIES = 2
 """How often a game is played again whose worker has died."""
@@ -182,11 +185,34 @@ def _ray(crew: Crew) -> Generator[Any]:
         raise SettingError(f"workers: {where} ({' '.join(str(error).split())})") from None
     if callable(before) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)  # Ray's handlers print a stack trace
-    with redirect_stdout(sys.stderr):  # Ray says on stdout that a worker died, and only results belong there
+    with redirect_stdout(_Aside()) as stdout:
         try:
             yield ray
         finally:
+            stdout.ending = True
             ray.shutdown()
+
+
+class _Aside(io.TextIOBase):
+    """Standard output, from which what Ray prints goes to the log instead.
+
+    Its threads print there that a worker has died, which its game's row tells, and that Ray's processes were told to
+    stop, as a process group is by `timeout`: up to a page of them, amid results or a live table. What it has held
+    back it prints when it is ended.
+    """
+
+    def __init__(self) -> None:
+        self._stream = sys.stdout
+        self.ending = False
+
+    def write(self, text: str, /) -> int:
+        if self.ending or threading.current_thread().name.startswith("ray_"):
+            logger.info(text)
+            return len(text)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 def _knock(address: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import GAMES
 from typer.testing import CliRunner, Result
 from world import CLEANSE, UNLEARNING, WORLD
 
@@ -15,7 +16,9 @@ from bezoar.component import build
 from bezoar.games.detectability import Detectability
 from bezoar.games.referee import Referee
 from bezoar.games.robustness import Robustness
+from bezoar.rows import Results, Row
 from bezoar.store import Store
+from bezoar.sweep import sweep
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +52,13 @@ def detectability() -> Detectability:
 def played(robustness: Robustness, referee: Referee) -> dict[str, Any]:
     """The result of the robustness game."""
     return robustness.play(referee)
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    """The rows of the tiny games from an undisturbed sweep in one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    return sweep(GAMES, Referee(Store(folder)), Results(folder / "rows.jsonl"))
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parents[2] / "experiments" / "pick-your-poison"
 
 @pytest.fixture(scope="module")
 def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The paper's numbers beside the small world's games: two m, two detectors, two models."""
+    """The paper's numbers beside the small world's games: two m and an adaptive attack, two detectors, two models."""
     folder = tmp_path_factory.mktemp("experiments")
     (folder / "numbers.yaml").write_text((FOLDER / "numbers.yaml").read_text())
     settings = {name: value for name, value in WORLD.items() if name != "attack"}
@@ -48,6 +48,10 @@ def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
     curves = {"grid": {"attack": grid["attack"]}, "repairer": {"kind": "weight_decay", "steps": 2}}
     repairs = {"extends": "victims.yaml", "game": "robustness", "presets": {"cpu": curves}}
     (folder / "curves.yaml").write_text(yaml.safe_dump(repairs))
+    adaptive = {"grid": {"attack": [{"kind": "trigger_scattering", "poisons": 100, "target": 3}]}}
+    for name in ("detection", "curves"):
+        content = {"extends": f"{name}.yaml", "trusted": 120, "presets": {"cpu": adaptive}}
+        (folder / f"adaptive_{name}.yaml").write_text(yaml.safe_dump(content))
     searched = {"grid": {"repairer": [{"kind": "weight_decay", "steps": 4}]}, "every": 2, "folds": 2}
     searched["attack"] = grid["attack"][1]
     search = {"extends": "victims.yaml", "game": "robustness", "tuned": True, "presets": {"cpu": searched}}
@@ -75,10 +79,9 @@ def test_a_figure_is_played_drawn_and_judged_and_the_same_command_plays_nothing_
     assert "if none were shared), about " in planned.stdout
     assert "How long it takes is not known yet" in planned.stdout
     document = json.loads(bezoar("reproduce", "fig7", *words[2:], "--dry-run", "--json").stdout)
-    assert (len(document["games"]), document["to_play"], document["models"]) == (6, 6, 6), (
-        "both sweeps share the models"
-    )
-    assert document["expected_bytes"] == 6 * size_of_a_model()
+    assert (len(document["games"]), document["to_play"]) == (4 + 2 + 2 + 1, 9)
+    assert document["models"] == 2 * (1 + 2 + 1), "four sweeps share the models, the clean ones and those of an attack"
+    assert document["expected_bytes"] == 8 * size_of_a_model()
     drawn = bezoar(*words, "--draw-only")
     assert "4 of 4 games of detection have not been played." in drawn.stdout
     first = bezoar(*words, "--json")

@@ -1,19 +1,24 @@
-"""Files of result rows: where they may lie and what may stand in them, found out before a game is played."""
+"""Files of result rows: where they may lie, what may stand in them, and that no writer loses a row."""
 
 from __future__ import annotations
 
 import os
 import platform
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from world import ROBUSTNESS
 
 from bezoar.errors import StoreError
 from bezoar.games.detectability import Detectability
 from bezoar.games.robustness import Robustness
 from bezoar.report.results import provenance_of
+from bezoar.reproduce.experiments import LUKAS
 from bezoar.rows import Results, processor, provenance
 
 PROC = pytest.mark.skipif(not Path("/proc/self").exists(), reason="nobody can write into /proc, where there is one")
@@ -24,6 +29,18 @@ def unplayed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No game is begun."""
     for game in (Detectability, Robustness):
         monkeypatch.setattr(game, "play", lambda *_: pytest.fail("a game was played"))
+
+
+@pytest.fixture
+def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables III and V of one game on digits, for a machine without CIFAR-10."""
+    folder = tmp_path_factory.mktemp("experiments")
+    printed = Path(__file__).parents[2] / "experiments" / LUKAS / "numbers.yaml"
+    (folder / "numbers.yaml").write_text(printed.read_text())
+    game = {**ROBUSTNESS, "repairer": "weight_decay"}
+    for name, tuned in (("repairs", False), ("search", True)):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({"tuned": tuned, "presets": {"cpu": game}}))
+    return folder
 
 
 def said(answer: Any) -> str:
@@ -53,10 +70,10 @@ def test_a_file_is_no_folder_of_result_rows(bezoar: Any, tmp_path: Path, last: s
 
 @PROC
 @pytest.mark.usefixtures("unplayed")
-def test_a_place_that_cannot_be_written_is_refused_before_the_first_game(bezoar: Any) -> None:
+def test_a_place_that_cannot_be_written_is_refused_before_the_first_game(bezoar: Any, experiments: Path) -> None:
     sweep = said(bezoar("sweep", "demo", "--results", "/proc/nope"))
     assert "/proc/nope: no result rows can be written there" in sweep
-    reproduced = said(bezoar("reproduce", "table3", "--results", "/proc/nope"))
+    reproduced = said(bezoar("reproduce", "table3", "--experiments", experiments, "--results", "/proc/nope"))
     assert "no result rows can be written there" in reproduced
 
 
@@ -105,11 +122,13 @@ def test_a_file_of_other_json_is_one_message_wherever_rows_are_read(
 
 @pytest.mark.usefixtures("unplayed")
 @pytest.mark.parametrize("words", [("--draw-only",), ("--dry-run",)])
-def test_a_searched_game_is_found_among_rows_of_any_repairer(bezoar: Any, tmp_path: Path, words: tuple[str]) -> None:
+def test_a_searched_game_is_found_among_rows_of_any_repairer(
+    bezoar: Any, experiments: Path, tmp_path: Path, words: tuple[str]
+) -> None:
     """Rows of another version of bezoar may hold something else in a repairer's place."""
     row = '{"address": "a", "game": {"kind": "robustness@1", "repairer": "none"}, "result": {}}\n'
     (tmp_path / "search.jsonl").write_text(row)
-    answer = bezoar("reproduce", "table5", "--results", tmp_path, *words)
+    answer = bezoar("reproduce", "table5", "--experiments", experiments, "--results", tmp_path, *words)
     assert answer.exit_code == 0, answer.stderr
 
 
@@ -129,3 +148,34 @@ def test_rows_of_different_machines_are_read_together() -> None:
     old = {"provenance": {"machine": "x86_64"}, "seconds": 1.0}
     new = {"provenance": {"machine": "x86_64", "processor": "Some Chip", "cores": 2}, "seconds": 2.0}
     assert provenance_of([old, new]) == {"machine": "x86_64", "processor": "Some Chip", "cores": "2", "seconds": "3"}
+
+
+ROW = {"game": {"kind": "robustness@1"}, "result": {}}
+
+
+def add_rows(path: str, who: int) -> None:
+    for number in range(20):
+        Results(Path(path)).add({**ROW, "address": f"{who}-{number}"})
+
+
+def test_many_processes_that_write_one_file_lose_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+        list(pool.map(add_rows, [str(path)] * 4, range(4)))
+    assert set(Results(path).rows) == {f"{who}-{number}" for who in range(4) for number in range(20)}
+
+
+def test_a_failure_does_not_take_the_place_of_a_result_and_a_lost_file_is_written_whole(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    one, other = Results(path), Results(path)
+    game = {"game": {"kind": "robustness@1"}}
+    first = {"address": "a", **game, "result": {"n": 1}}
+    failed = {"address": "b", **game, "error": "too much"}
+    one.add(first)
+    other.add({"address": "a", **game, "error": "its worker died"})
+    other.add(failed)
+    assert Results(path).rows == {"a": first, "b": failed}
+    other.add({"address": "b", **game, "result": {"n": 2}})
+    path.unlink()
+    other.add({"address": "c", **game, "result": {"n": 3}})
+    assert list(Results(path).rows) == ["a", "b", "c"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from safetensors.torch import load_file
+from tiny import SMALL
 from world import CLEANSE, ROBUSTNESS, UNLEARNING, WORLD
 
 from bezoar.component import build
@@ -21,7 +22,7 @@ from bezoar.inventory import entries
 from bezoar.plans import plan, read_game, read_settings
 from bezoar.rows import Results, commit_of
 from bezoar.store import TENSORS, Store
-from bezoar.sweep import sweep
+from bezoar.sweep import Queue, sweep
 
 
 def write(path: Path, content: Any) -> Path:
@@ -254,3 +255,29 @@ def test_the_time_of_a_sweep_is_guessed_from_rows_of_the_same_players(tmp_path: 
     population = build(Game, {**WORLD, "kind": "detectability", "detector": CLEANSE, "models": 2})
     rows = [{"game": population.identity(), "result": {}, "seconds": 8}]
     assert expected_seconds([population.replace(clean=10)], rows) == 8 / 4 * 12
+
+
+def test_games_are_handed_out_so_that_no_worker_waits_for_a_model_another_trains(tmp_path: Path) -> None:
+    """Two repairs of each of two models: the second game is one of the other model."""
+    games = [build(Game, {**SMALL, "seed": seed, "every": every}) for seed in (0, 1) for every in (2, 4)]
+    queue = Queue(games, Referee(Store(tmp_path)), Results(tmp_path / "rows.jsonl"))
+    first = queue.take()
+    second = queue.take([game for game in games if game is first])
+    assert [first, second] == [games[0], games[2]]
+    assert queue.take(games) is games[1], "where all would wait, the order stands"
+    assert queue.take() is games[3]
+    assert queue.take() is None
+    seen = {**SMALL, "kind": "detectability", "models": 2}
+    seen = {name: value for name, value in seen.items() if name not in ("repairer", "every", "folds")}
+    games = [
+        build(
+            Game,
+            {**seen, "attack": {"kind": "badnets", "poisons": m}, "detector": {"kind": "neural_cleanse", "steps": n}},
+        )
+        for m in (10, 20)
+        for n in (1, 2)
+    ]
+    queue = Queue(games, Referee(Store(tmp_path)), Results(tmp_path / "rows.jsonl"))
+    first = queue.take()
+    assert first is games[0]
+    assert queue.take([first]) is games[2], "of another attack only the clean models are shared"

@@ -1,25 +1,15 @@
-"""Sweeps on a real local Ray: the same rows as one process gives, whatever happens to the workers."""
+"""Games on a real local Ray: the same rows as one process gives, whatever happens to the workers."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-import yaml
 from deadly import Broken, Deadly, DeadlyInTraining, DeadlyOnce, made
+from tiny import GAMES, SMALL, measured
 
 from bezoar.component import build
 from bezoar.errors import SettingError, StoreWarning
@@ -28,23 +18,8 @@ from bezoar.games.referee import Referee
 from bezoar.rows import Results, Row
 from bezoar.slices import Slice
 from bezoar.store import TENSORS, Store
-from bezoar.sweep import Queue, attempt, sweep
-from bezoar.workers import Crew
-
-SMALL: dict[str, Any] = {
-    "kind": "robustness",
-    "data": {"kind": "digits_in_the_wild", "train": 400, "test": 60},
-    "attack": {"kind": "badnets", "poisons": 20},
-    "architecture": {"kind": "small_resnet", "stages": 1},
-    "trainer": {"kind": "sgd", "epochs": 1, "batch_size": 32},
-    "repairer": {"kind": "weight_decay", "steps": 4, "batch_size": 16},
-    "trusted": 40,
-    "every": 2,
-    "folds": 2,
-}
-SEEDS = (0, 1, 2, 3)
-TWO = ("--workers", "2", "--threads", "1")
-GAMES = [build(Game, {**SMALL, "seed": seed}) for seed in SEEDS]
+from bezoar.sweep import attempt, sweep
+from bezoar.workers import OBJECT_STORE, Crew
 
 
 class Notes:
@@ -59,21 +34,6 @@ class Notes:
     def finished(self, game: Game, row: Row) -> None:
         assert row["game"] == game.identity()
         self.said.append(("finished", game))
-
-
-def measured(rows: list[Row]) -> list[dict[str, Any]]:
-    """Rows without what differs from run to run."""
-    return [{name: value for name, value in row.items() if name not in ("seconds", "provenance")} for row in rows]
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Row]]:
-    """The rows of an undisturbed sweep in one process, on as many threads as a worker has."""
-    folder = tmp_path_factory.mktemp("alone")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield sweep(GAMES, Referee(Store(folder)), Results(folder / "rows.jsonl"))
-    torch.set_num_threads(threads)
 
 
 def test_two_workers_give_the_rows_of_one_process_and_failures_are_kept(
@@ -96,7 +56,7 @@ def test_two_workers_give_the_rows_of_one_process_and_failures_are_kept(
         rows = sweep(
             [*GAMES, wrong, *odd, once, amid], damaged, Results(tmp_path / "rows.jsonl"), engine=Crew(2), watcher=notes
         )
-    assert capsys.readouterr().out == "", "stdout is for the result alone"
+    assert "raylet" not in "".join(capsys.readouterr()), "Ray's own words go to the log"
     assert measured(rows[:4]) == measured(alone)
     assert "attack.poisons: 4000 is more than" in rows[4]["error"]
     assert rows[5]["error"] == "KeyError: 'missing' (deadly.py, line 32)"
@@ -126,205 +86,31 @@ def test_after_a_slice_no_worker_is_given_a_game_and_those_in_play_are_finished(
     assert sweep(GAMES, referee, kept, engine=Crew(2), limit=limit) == rows
 
 
-MAIN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from bezoar.cli import main; main()"
-"""Ctrl-C counts even where the tests were started in the background, as by a shell's &, which has it ignored."""
-
-
-def command(path: Path, rows: Path, *more: str) -> list[str]:
-    return [sys.executable, "-c", MAIN, "sweep", str(path), "--results", str(rows), "--json", *more]
-
-
 @pytest.fixture
-def settings(tmp_path: Path) -> Path:
-    path = tmp_path / "sweep.yaml"
-    game = {name: value for name, value in SMALL.items() if name != "kind"}
-    path.write_text(yaml.safe_dump({"game": "robustness", **game, "grid": {"seed": list(SEEDS)}}))
-    return path
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a cluster of two machines with a core each, as far as Ray can tell, which others have started."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster  # noqa: PLC0415 - an extra
+
+    core = {"num_cpus": 1, "object_store_memory": OBJECT_STORE}
+    cluster = Cluster(initialize_head=True, head_node_args={**core, "include_dashboard": False})
+    cluster.add_node(**core)
+    yield str(cluster.address)
+    cluster.shutdown()
 
 
-class Run:
-    """A command that has been started, with files for what it prints: Ray's agents keep a pipe open for minutes."""
-
-    def __init__(self, words: list[str], home: Path) -> None:
-        self._files = [Path(tempfile.mkstemp(dir=home.parent)[1]) for _ in range(2)]
-        with self._files[0].open("w") as answer, self._files[1].open("w") as said:
-            environment = {**os.environ, "BEZOAR_HOME": str(home)}
-            self.process = subprocess.Popen(words, env=environment, stdout=answer, stderr=said, start_new_session=True)
-
-    def end(self, status: int) -> Printed:
-        """Wait for it; it must end with this status."""
-        found = self.process.wait(timeout=240)
-        printed = Printed(*(file.read_text() for file in self._files))
-        assert found == status, printed
-        return printed
-
-    def wait_for_row(self, rows: Path) -> None:
-        """Wait until it has written its first row."""
-        self.wait_until(rows.is_file)
-
-    def wait_until(self, reached: Callable[[], bool]) -> None:
-        """Wait for something that it is to do."""
-        while self.process.poll() is None:
-            if reached():
-                return
-            time.sleep(0.02)
-        pytest.fail(f"it ended too early: {self.end(self.process.returncode)}")
-
-
-@dataclass(frozen=True)
-class Printed:
-    """What a command printed."""
-
-    stdout: str
-    stderr: str
-
-
-def of_home(home: Path) -> list[str]:
-    """Processes that work on a store, by their environment; two agents of Ray's end minutes after their raylet."""
-    found: list[str] = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"BEZOAR_HOME={home}".encode() in (process / "environ").read_bytes().split(b"\0"):
-                found.append((process / "cmdline").read_text().replace("\0", " "))
-        except OSError:
-            continue
-    return [line for line in found if not line.startswith(("ray::DashboardAgent", "ray::RuntimeEnvAgent"))]
-
-
-def none_left(home: Path) -> bool:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if not of_home(home):
-            return True
-        time.sleep(0.2)
-    return False
-
-
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
-def test_after_kill_9_of_the_driver_nobody_works_on_and_the_same_command_finishes(
-    alone: list[Row], settings: Path, tmp_path: Path
+def test_a_cluster_gives_the_rows_of_one_process_on_as_many_workers_as_it_has_room_for(
+    cluster: str, alone: list[Row], tmp_path: Path
 ) -> None:
-    home, rows = tmp_path / "home", tmp_path / "rows.jsonl"
-    words = command(settings, rows, *TWO)
-    run = Run(words, home)
-    run.wait_for_row(rows)
-    run.process.kill()
-    run.end(-signal.SIGKILL)
-    assert none_left(home), of_home(home)
-    survivors = rows.read_text().splitlines()
-    again = Run(words, home).end(0)
-    assert measured(json.loads(again.stdout)["rows"]) == measured(alone)
-    assert set(survivors) <= set(rows.read_text().splitlines()), "a game with a row was played again"
-
-
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
-@pytest.mark.parametrize(
-    ("sent", "more"),
-    [(signal.SIGINT, ()), (signal.SIGINT, TWO), (signal.SIGTERM, ()), (signal.SIGTERM, TWO)],
-    ids=["ctrl_c", "ctrl_c-workers", "sigterm", "sigterm-workers"],
-)
-def test_a_sweep_that_is_told_to_stop_says_so_in_one_message_and_nobody_works_on(
-    sent: signal.Signals, more: tuple[str, ...], settings: Path, tmp_path: Path
-) -> None:
-    """Ctrl-C as a terminal does it, to every process of the group; SIGTERM to the driver alone."""
-    home, rows = tmp_path / "home", tmp_path / "rows.jsonl"
-    run = Run(command(settings, rows, *more), home)
-    run.wait_for_row(rows)
-    (os.killpg if sent == signal.SIGINT else os.kill)(run.process.pid, sent)
-    printed = run.end(128 + sent)
-    assert printed.stdout == ""
-    *lines, last = printed.stderr.splitlines()
-    assert last == "bezoar: stopped; what is finished is kept, and the same command goes on from there"
-    assert [line for line in lines if " of 4  robustness" not in line] == [], "it says more than its progress"
-    assert none_left(home), of_home(home)
-
-
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
-def test_workers_are_stopped_amid_a_game_that_would_take_hours(
-    sent: signal.Signals, settings: Path, tmp_path: Path
-) -> None:
-    """The driver waits inside of Ray, and is told twice, as by `timeout`: once alone, once with its group."""
-    home = tmp_path / "home"
-    endless = yaml.safe_load(settings.read_text())
-    endless["trainer"]["epochs"] = 10**6
-    settings.write_text(yaml.safe_dump(endless))
-    run = Run(command(settings, tmp_path / "rows.jsonl", *TWO), home)
-    run.wait_until(lambda: any((home / "store" / "claims").glob("*")))
-    os.kill(run.process.pid, sent)
-    os.killpg(run.process.pid, sent)
-    printed = run.end(128 + sent)
-    # Ray, whose processes were told as well, may log that it lost them before they are ended
-    said = [line for line in printed.stderr.splitlines() if "task_manager.cc" not in line]
-    assert said == ["bezoar: stopped; what is finished is kept, and the same command goes on from there"]
-    assert none_left(home), of_home(home)
-
-
-def test_two_drivers_on_one_file_lose_no_row(alone: list[Row], settings: Path, tmp_path: Path) -> None:
-    home, rows = tmp_path / "home", tmp_path / "rows.jsonl"
-    for run in [Run(command(settings, rows, "--threads", "1"), home) for _ in range(2)]:
-        assert measured(json.loads(run.end(0).stdout)["rows"]) == measured(alone)
-    assert sorted(json.loads(line)["game"]["seed"] for line in rows.read_text().splitlines()) == list(SEEDS)
-    assert [path.name for path in tmp_path.glob(".*")] == [], "a lock was left behind"
-
-
-ROW = {"game": {"kind": "robustness@1"}, "result": {}}
-
-
-def add_rows(path: str, who: int) -> None:
-    for number in range(20):
-        Results(Path(path)).add({**ROW, "address": f"{who}-{number}"})
-
-
-def test_many_processes_that_write_one_file_lose_no_row(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
-        list(pool.map(add_rows, [str(path)] * 4, range(4)))
-    assert set(Results(path).rows) == {f"{who}-{number}" for who in range(4) for number in range(20)}
-
-
-def test_a_failure_does_not_take_the_place_of_a_result_and_a_lost_file_is_written_whole(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    one, other = Results(path), Results(path)
-    game = {"game": {"kind": "robustness@1"}}
-    first = {"address": "a", **game, "result": {"n": 1}}
-    failed = {"address": "b", **game, "error": "too much"}
-    one.add(first)
-    other.add({"address": "a", **game, "error": "its worker died"})
-    other.add(failed)
-    assert Results(path).rows == {"a": first, "b": failed}
-    other.add({"address": "b", **game, "result": {"n": 2}})
-    path.unlink()
-    other.add({"address": "c", **game, "result": {"n": 3}})
-    assert list(Results(path).rows) == ["a", "b", "c"]
+    """And is left as it was found, for the next sweep."""
+    notes, kept = Notes(), Results(tmp_path / "rows.jsonl")
+    for few in (GAMES[:2], GAMES):
+        rows = sweep(few, Referee(Store(tmp_path)), kept, engine=Crew(address=cluster), watcher=notes)
+        assert measured(rows) == measured(alone)[: len(few)]
+    assert [said for said, _ in notes.said[:2]] == ["started", "started"], "two machines have room for two"
+    assert len(notes.said) == 2 * len(GAMES), "a game was played twice"
 
 
 def test_a_cluster_that_is_not_there_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"workers: no Ray answers at '127\.0\.0\.1:1'"):
         sweep(GAMES, Referee(Store(tmp_path)), Results(tmp_path / "rows.jsonl"), engine=Crew(address="127.0.0.1:1"))
-
-
-def test_games_are_handed_out_so_that_no_worker_waits_for_a_model_another_trains(tmp_path: Path) -> None:
-    """Two repairs of each of two models: the second game is one of the other model."""
-    games = [build(Game, {**SMALL, "seed": seed, "every": every}) for seed in (0, 1) for every in (2, 4)]
-    queue = Queue(games, Referee(Store(tmp_path)), Results(tmp_path / "rows.jsonl"))
-    first = queue.take()
-    second = queue.take([game for game in games if game is first])
-    assert [first, second] == [games[0], games[2]]
-    assert queue.take(games) is games[1], "where all would wait, the order stands"
-    assert queue.take() is games[3]
-    assert queue.take() is None
-    seen = {**SMALL, "kind": "detectability", "models": 2}
-    seen = {name: value for name, value in seen.items() if name not in ("repairer", "every", "folds")}
-    games = [
-        build(
-            Game,
-            {**seen, "attack": {"kind": "badnets", "poisons": m}, "detector": {"kind": "neural_cleanse", "steps": n}},
-        )
-        for m in (10, 20)
-        for n in (1, 2)
-    ]
-    queue = Queue(games, Referee(Store(tmp_path)), Results(tmp_path / "rows.jsonl"))
-    first = queue.take()
-    assert first is games[0]
-    assert queue.take([first]) is games[2], "of another attack only the clean models are shared"
