@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, cast
 
 from rich.table import Table
 from rich.text import Text
@@ -27,10 +27,12 @@ class Scoreboard:
     """Watches a sweep.
 
     Args:
-        total: how many games there are to play.
+        games: of the sweep, those that have a row included.
+        total: how many of them there are to play.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, games: Iterable[Game], total: int) -> None:
+        self._titles = Titles(game.identity() for game in games)
         self._total = total
         self._started = time.monotonic()
         self._running: list[tuple[Game, float]] = []
@@ -46,9 +48,10 @@ class Scoreboard:
         self._running = [(one, since) for one, since in self._running if one is not game]
         self._done += 1
         self._failed += "error" in row
-        self._latest.append((title(row["game"]), headline(row)))
+        name, result = self._titles(row["game"]), headline(row)
+        self._latest.append((name, result))
         if not stderr.is_terminal:
-            say(f"{self._done} of {self._total}  {title(row['game'])}: {headline(row)}  ({self._left()})")
+            say(f"{self._done} of {self._total}  {name}: {result}  ({self._left()})")
 
     def _left(self) -> str:
         spent, left = time.monotonic() - self._started, self._total - self._done
@@ -69,7 +72,7 @@ class Scoreboard:
             table.add_row(Text(name, overflow="fold"), Text(result, overflow="fold"))
         for game, since in list(self._running):
             waited = in_time(time.monotonic() - since)
-            table.add_row(Text(title(game.identity()), style="bold"), Text(f"playing, {waited}", style="dim"))
+            table.add_row(Text(self._titles(game.identity()), style="bold"), Text(f"playing, {waited}", style="dim"))
         return table
 
 
@@ -80,6 +83,41 @@ def title(game: Mapping[str, Any]) -> str:
     if "transfer" in game:
         words.append(f"{kind_of(game['architecture'])} {game['transfer'].replace('_', ' ')}")
     return ", ".join([*words, *(kind_of(player) for player in players if player), f"seed {game['seed']}"])
+
+
+class Titles:
+    """What games are called where several are shown: by their titles, and by what else those of one title differ in.
+
+    Args:
+        games: all that are shown.
+    """
+
+    def __init__(self, games: Iterable[Mapping[str, Any]]) -> None:
+        alike: dict[str, list[dict[str, Any]]] = {}
+        for game in games:
+            alike.setdefault(title(game), []).append(dict(_settings(game)))
+        self._told = {name: _varying(few) for name, few in alike.items()}
+
+    def __call__(self, game: Mapping[str, Any]) -> str:
+        """One of the games."""
+        name, settings = title(game), dict(_settings(game))
+        told = [path for path in self._told.get(name, []) if path in settings]
+        return ", ".join([name, *(f"{path.rpartition('.')[2].replace('_', ' ')} {settings[path]}" for path in told)])
+
+
+def _settings(game: Mapping[str, Any], below: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting of a game by its dotted name."""
+    for name, value in game.items():
+        if isinstance(value, Mapping):
+            yield from _settings(cast("Mapping[str, Any]", value), f"{below}{name}.")
+        else:
+            yield below + name, value
+
+
+def _varying(games: list[dict[str, Any]]) -> list[str]:
+    """The settings in which some of these games differ."""
+    names = dict.fromkeys(name for game in games for name in game)
+    return [name for name in names if any(game.get(name) != games[0].get(name) for game in games)]
 
 
 def headline(row: Row) -> str:

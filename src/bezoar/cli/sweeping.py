@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bezoar.cli.console import Bars, find_device, in_bytes, in_time, make_referee, print_json, print_table, stdout
-from bezoar.cli.scoreboard import Scoreboard, headline, title
+from bezoar.cli.scoreboard import Scoreboard, Titles, headline
 from bezoar.errors import SettingError
 from bezoar.forecast import expected_bytes, expected_seconds
 from bezoar.games.game import Game
@@ -77,7 +77,8 @@ def sweep(
         store = {"entries": len(used), "bytes": size}
         print_json({"results": str(kept.path), "rows": rows, "left": left, "store": store})
         return
-    print_table("games", ["game", "result"], [[title(row["game"]), headline(row)] for row in rows])
+    titles = Titles(row["game"] for row in rows)
+    print_table("games", ["game", "result"], [[titles(row["game"]), headline(row)] for row in rows])
     failed = sum("error" in row for row in rows)
     stdout.print(f"{len(rows)} rows, {failed} of them errors: {kept.path}", highlight=False)
     stdout.print(f"For tables, curves and figures: bezoar report {kept.path} --out DIR", highlight=False)
@@ -113,7 +114,7 @@ def played(
         resolved = resolve(games, searched, referee, limit)
     except TimeUpError:
         return []
-    board = Scoreboard(len(Queue(resolved.games, referee, kept).left))
+    board = Scoreboard(resolved.games, len(Queue(resolved.games, referee, kept).left))
     with bars.shown(board):
         return play_all(resolved, referee, kept, engine=engine, watcher=board, limit=limit)
 
