@@ -44,6 +44,11 @@ class Slice:
         """Whether nothing more is to be begun."""
         return self._begun and self._clock() >= self._end
 
+    @property
+    def left(self) -> float | None:
+        """Minutes until the time is up, for a slice elsewhere that ends with this one; None without an end."""
+        return None if math.isinf(self._end) else max(self._end - self._clock(), 1e-3) / 60
+
     def begin(self) -> None:
         """A piece of work is begun now.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from bezoar.component import canonical
 from bezoar.errors import BezoarError, SettingError, StoreError
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
@@ -39,10 +40,18 @@ class Resolved:
         return {**row, "tuned": self.searches[number]} if self.searches else row
 
 
-def resolve(games: Sequence[Game], wanted: bool, referee: Referee, limit: Slice | None = None) -> Resolved:
+def resolve(
+    games: Sequence[Game],
+    wanted: bool,
+    referee: Referee,
+    *,
+    engine: Engine | None = None,
+    limit: Slice | None = None,
+) -> Resolved:
     """The games of a settings file, their repairers with the settings that ``tuned: true`` asks for.
 
-    Games that differ in attack, target, poison rate or seed alone share one search, through the store.
+    Games that differ in attack, target, poison rate or seed alone share one search, through the store. An engine with
+    several workers makes several searches at once; what is found is the same.
 
     Raises:
         SettingError: a game has no repairer to tune.
@@ -50,7 +59,8 @@ def resolve(games: Sequence[Game], wanted: bool, referee: Referee, limit: Slice 
     """
     if not wanted:
         return Resolved(list(games))
-    tunable = require_tunable(games)
+    tunable, limit = require_tunable(games), limit or Slice()
+    (engine or Serial()).search(_apart(tunable), referee, limit)
     found = [tuned(game, referee, limit=limit) for game in tunable]
     played = [game.replace(repairer=search.repairer) for game, search in zip(tunable, found, strict=True)]
     return Resolved(list[Game](played), [_facts(search) for search in found])
@@ -66,6 +76,15 @@ def _facts(search: Search) -> dict[str, Any]:
         "given": {"settings": given.settings, **vars(given.best)},
         "found": {"number": winner.number, "settings": winner.settings, **vars(winner.best)},
     }
+
+
+def _apart(games: Sequence[Robustness]) -> list[Robustness]:
+    """One game for each search that games ask for: what differs in attack and seed alone shares one."""
+    searches: dict[str, Robustness] = {}
+    for game in games:
+        facts = {name: value for name, value in game.identity().items() if name not in ("attack", "seed")}
+        searches.setdefault(canonical(facts), game)
+    return list(searches.values())
 
 
 def require_tunable(games: Sequence[Game]) -> list[Robustness]:
@@ -154,6 +173,10 @@ class Queue:
 class Engine(Protocol):
     """Plays games."""
 
+    def search(self, games: Sequence[Robustness], referee: Referee, limit: Slice) -> None:
+        """Try settings for these games ahead of those who ask for them, as far as that saves time."""
+        ...
+
     def play(self, queue: Queue, referee: Referee, watcher: Watcher) -> Iterator[Row]:
         """The rows of all games that a queue hands out, as they come."""
         ...
@@ -161,6 +184,9 @@ class Engine(Protocol):
 
 class Serial:
     """Plays one game after another, in this process."""
+
+    def search(self, games: Sequence[Robustness], referee: Referee, limit: Slice) -> None:
+        """Nothing: whoever asks for a search makes it."""
 
     def play(self, queue: Queue, referee: Referee, watcher: Watcher) -> Iterator[Row]:
         """The rows in the order of the games."""

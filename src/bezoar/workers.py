@@ -16,8 +16,8 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,10 +28,13 @@ import torch
 from bezoar.errors import SettingError, StoreError, StoreWarning
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
+from bezoar.games.robustness import Robustness
 from bezoar.lab import Lab
 from bezoar.rows import Row
+from bezoar.slices import Slice, TimeUpError
 from bezoar.store import Store
 from bezoar.sweep import Queue, Watcher, attempt, failed
+from bezoar.tuning import tuned
 
 logger = logging.getLogger(__name__)
 
@@ -79,23 +82,48 @@ class Crew:
         if queue.closed:  # nobody is woken for nothing
             return
         with _ray(self) as ray:
-            running: dict[Any, Game] = {}
-            player = ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_retries=RETRIES)(_attempt)
-            room = _room(self, ray)
-            folders = tuple(folder.resolve() for folder in referee.folders)
-            site = _Site(referee.store.root.parent.resolve(), referee.lab.device.type, folders, self.threads)
-            while True:
-                while len(running) < room and (game := queue.take(running.values())) is not None:
-                    running[player.remote(game, site)] = game
-                    watcher.started(game)
-                if not running:
-                    return
-                done, _ = ray.wait(list(running))
-                for reference in done:
-                    over = running.pop(reference)
-                    row = _fetch(ray, reference, over, referee)
-                    yield row
-                    watcher.finished(over, row)
+            player = self._remote(ray, _attempt)
+            site = _Site.of(referee, self.threads)
+
+            def begin(game: Game) -> Any:
+                watcher.started(game)
+                return player.remote(game, site)
+
+            for reference, over in _handed_out(ray, _room(self, ray), queue.take, begin):
+                row = _fetch(ray, reference, over, referee)
+                yield row
+                watcher.finished(over, row)
+
+    def search(self, games: Sequence[Robustness], referee: Referee, limit: Slice) -> None:
+        """Try settings for several games at once; whoever asks for a search then finds its trials in the store.
+
+        A search that fails here does so again where it is asked for, which says why.
+
+        Raises:
+            SettingError: Ray is missing or not to be reached, or the machines have no room for one worker.
+            TimeUpError: the slice is over.
+        """
+        if len(games) < 2 or self.workers == 1:  # whoever asks for it is as fast
+            return
+        limit.begin()
+        with _ray(self) as ray:
+            searcher = self._remote(ray, _search)
+            site = _Site.of(referee, self.threads)
+            waiting = iter(games)
+            done = _handed_out(
+                ray,
+                _room(self, ray),
+                lambda _: next(waiting, None),
+                lambda game: searcher.remote(game, site, limit.left),
+            )
+            for reference, _ in referee.lab.progress.track(done, "searches", len(games)):
+                with suppress(ray.exceptions.RayError):
+                    for text in ray.get(reference):
+                        warnings.warn(text, StoreWarning, stacklevel=2)
+
+    def _remote(self, ray: Any, work: Callable[..., Any]) -> Any:
+        """Some work, as a worker does it."""
+        return ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_retries=RETRIES)(work)
 
 
 @dataclass(frozen=True)
@@ -107,14 +135,51 @@ class _Site:
     folders: tuple[Path, ...]
     threads: int
 
+    @staticmethod
+    def of(referee: Referee, threads: int) -> _Site:
+        """Where a worker of this referee's works."""
+        folders = tuple(folder.resolve() for folder in referee.folders)
+        return _Site(referee.store.root.parent.resolve(), referee.lab.device.type, folders, threads)
+
+
+@contextmanager
+def _at_work(site: _Site) -> Generator[tuple[Referee, list[str]]]:
+    """A worker's own referee, and in the end what it would have said to the person at the terminal."""
+    torch.set_num_threads(site.threads)
+    said: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", StoreWarning)
+        yield Referee(Store(site.home), Lab(torch.device(site.device)), site.folders), said
+        said += [str(one.message) for one in caught if issubclass(one.category, StoreWarning)]
+
 
 def _attempt(game: Game, site: _Site) -> Played:
     """Play one game; this runs in a worker."""
-    torch.set_num_threads(site.threads)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", StoreWarning)
-        row = attempt(game, Referee(Store(site.home), Lab(torch.device(site.device)), site.folders))
-    return Played(row, [str(one.message) for one in caught if issubclass(one.category, StoreWarning)])
+    with _at_work(site) as (referee, said):
+        row = attempt(game, referee)
+    return Played(row, said)
+
+
+def _search(game: Robustness, site: _Site, minutes: float | None) -> list[str]:
+    """Try settings for one game; this runs in a worker."""
+    with _at_work(site) as (referee, said), suppress(TimeUpError):
+        tuned(game, referee, limit=Slice(minutes))
+    return said
+
+
+def _handed_out(
+    ray: Any, room: int, take: Callable[[Collection[Game]], Game | None], begin: Callable[[Any], Any]
+) -> Iterator[tuple[Any, Game]]:
+    """Hand out games while there is room, taken in view of those at work, and give each back when it is over."""
+    running: dict[Any, Game] = {}
+    while True:
+        while len(running) < room and (game := take(running.values())) is not None:
+            running[begin(game)] = game
+        if not running:
+            return
+        done, _ = ray.wait(list(running))
+        for reference in done:
+            yield reference, running.pop(reference)
 
 
 def _fetch(ray: Any, reference: Any, game: Game, referee: Referee) -> Row:

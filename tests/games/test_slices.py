@@ -108,7 +108,10 @@ def test_one_slice_is_for_all_sweeps_of_a_command(referee: Referee, tmp_path: Pa
 def test_pieces_of_work_are_run_until_the_time_is_up() -> None:
     watch = Watch()
     limit = Slice(1.0, watch)
-    watch.seconds += 61
+    watch.seconds += 45
+    assert limit.left == pytest.approx(0.25)
+    watch.seconds += 16
+    assert Slice(limit.left).left, "a slice elsewhere that ends with one that is over can begin its first piece"
     assert limit.run(lambda: 5) == 5, "the first comes late, and is done"
     with pytest.raises(TimeUpError, match="the same command goes on"):
         limit.run(lambda: pytest.fail("it is begun all the same"))
@@ -116,6 +119,7 @@ def test_pieces_of_work_are_run_until_the_time_is_up() -> None:
     endless = Slice(None, watch)
     endless.begin()
     assert not endless.over
+    assert endless.left is None
 
 
 def measured(rows: list[Row]) -> list[Row]:

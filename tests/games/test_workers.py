@@ -16,9 +16,9 @@ from bezoar.errors import SettingError, StoreWarning
 from bezoar.games.game import Game
 from bezoar.games.referee import Referee
 from bezoar.rows import Results, Row
-from bezoar.slices import Slice
+from bezoar.slices import Slice, TimeUpError
 from bezoar.store import TENSORS, Store
-from bezoar.sweep import attempt, sweep
+from bezoar.sweep import attempt, resolve, sweep
 from bezoar.workers import OBJECT_STORE, Crew
 
 
@@ -84,6 +84,31 @@ def test_after_a_slice_no_worker_is_given_a_game_and_those_in_play_are_finished(
     assert Results(kept.path).rows == {row["address"]: row for row in rows}
     monkeypatch.setattr("bezoar.workers._ray", lambda _: pytest.fail("Ray is started for nothing"))
     assert sweep(GAMES, referee, kept, engine=Crew(2), limit=limit) == rows
+
+
+def test_searches_are_made_by_several_workers_and_come_to_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two repairs, each for two attacks; the driver tries nothing itself."""
+    repairers = [{"kind": kind, "steps": 2, "batch_size": 16} for kind in ("weight_decay", "pivotal_tuning")]
+    games = [
+        build(Game, {**SMALL, "attack": {"kind": "badnets", "poisons": m}, "repairer": one})
+        for m in (10, 20)
+        for one in repairers
+    ]
+    here = resolve(games, True, Referee(Store(tmp_path / "here")))
+    asked: list[int] = []
+    search = Crew.search
+    monkeypatch.setattr(Crew, "search", lambda crew, few, *rest: asked.append(len(few)) or search(crew, few, *rest))
+    monkeypatch.setattr("bezoar.tuning._Judge._looks", lambda *_: pytest.fail("a trial was made twice"))
+    there = resolve(games, True, Referee(Store(tmp_path / "there")), engine=Crew(2))
+    assert there.searches == here.searches
+    assert [game.identity() for game in there.games] == [game.identity() for game in here.games]
+    assert asked == [2], "what differs in the attack alone is searched once"
+    over = Slice(1e-9)
+    over.begin()
+    with pytest.raises(TimeUpError):
+        resolve(games, True, Referee(Store(tmp_path / "nowhere")), engine=Crew(2), limit=over)
 
 
 @pytest.fixture

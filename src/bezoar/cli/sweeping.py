@@ -111,7 +111,7 @@ def played(
     if searched:  # a search takes long, and would be for nothing
         kept.require_writable()
     try:
-        resolved = resolve(games, searched, referee, limit)
+        resolved = resolve(games, searched, referee, engine=engine, limit=limit)
     except TimeUpError:
         return []
     board = Scoreboard(resolved.games, len(Queue(resolved.games, referee, kept).left))
