@@ -103,20 +103,21 @@ class Crew:
             SettingError: Ray is missing or not to be reached, or the machines have no room for one worker.
             TimeUpError: the slice is over.
         """
-        if len(games) < 2 or self.workers == 1:  # whoever asks for it is as fast
+        missing = [game for game in games if not _searched(game, referee)]
+        if len(missing) < 2 or self.workers == 1:  # whoever asks for it is as fast
             return
         limit.begin()
         with _ray(self) as ray:
             searcher = self._remote(ray, _search)
             site = _Site.of(referee, self.threads)
-            waiting = iter(games)
+            waiting = iter(missing)
             done = _handed_out(
                 ray,
                 _room(self, ray),
                 lambda _: next(waiting, None),
                 lambda game: searcher.remote(game, site, limit.left),
             )
-            for reference, _ in referee.lab.progress.track(done, "searches", len(games)):
+            for reference, _ in referee.lab.progress.track(done, "searches", len(missing)):
                 with suppress(ray.exceptions.RayError):
                     for text in ray.get(reference):
                         warnings.warn(text, StoreWarning, stacklevel=2)
@@ -158,6 +159,17 @@ def _attempt(game: Game, site: _Site) -> Played:
     with _at_work(site) as (referee, said):
         row = attempt(game, referee)
     return Played(row, said)
+
+
+def _searched(game: Robustness, referee: Referee) -> bool:
+    """Whether all trials of its search are in the store: nothing is tried to find out, but the model is trained."""
+    over = Slice(1e-9)
+    over.begin()
+    try:
+        tuned(game, referee, limit=over)
+    except TimeUpError:
+        return False
+    return True
 
 
 def _search(game: Robustness, site: _Site, minutes: float | None) -> list[str]:

@@ -105,6 +105,8 @@ def test_searches_are_made_by_several_workers_and_come_to_the_same(
     assert there.searches == here.searches
     assert [game.identity() for game in there.games] == [game.identity() for game in here.games]
     assert asked == [2], "what differs in the attack alone is searched once"
+    monkeypatch.setattr("bezoar.workers._ray", lambda _: pytest.fail("Ray is started for nothing"))
+    assert resolve(games, True, Referee(Store(tmp_path / "there")), engine=Crew(2)).searches == here.searches
     over = Slice(1e-9)
     over.begin()
     with pytest.raises(TimeUpError):
