@@ -138,7 +138,8 @@ def why_adaptive(rows: list[Row]) -> str:
     for row in rows:
         if "repairer" in row["game"]:
             found.setdefault(kind_of(row["game"]["attack"]), []).append(Robust.read(row))
-    if not {"parameter_controlled", "trigger_scattering"} <= found.keys():
+    areas = {kind_of(row["game"]["attack"]): row["result"]["auc"]["value"] for row in rows if "detector" in row["game"]}
+    if not {"parameter_controlled", "trigger_scattering"} <= found.keys() & areas.keys():
         return ""
     code, scattered = found["parameter_controlled"], found["trigger_scattering"]
     game = code[0].row["game"]
@@ -147,6 +148,8 @@ def why_adaptive(rows: list[Row]) -> str:
         train=game["data"]["train"],
         before=mean(one.attack_success.value for one in code),
         left=mean(one.readings["oracle"].attack_success.value for one in code),
+        area=areas["parameter_controlled"],
+        scattered_area=areas["trigger_scattering"],
         scattered=mean(one.attack_success.value for one in scattered),
         scattered_left=mean(one.readings["oracle"].attack_success.value for one in scattered),
         accuracy=mean(one.clean_accuracy.value for one in code),
@@ -156,10 +159,11 @@ def why_adaptive(rows: list[Row]) -> str:
     )
 
 
-WHY_ADAPTIVE = """**Why the adaptive attacks do not survive here.** They meet {trusted:,} trusted images, as in the paper's Figure 7. Those are 5 % of the
+WHY_ADAPTIVE = """**Why the adaptive attacks do not survive here.** They meet {trusted:,} trusted images, the others 500, as in the paper's Figure 7. Those are 5 % of the
 paper's training set but half of the {train:,} that these victims were trained on, so the repair is nearly a training of its own: it ends {gained:.2f} *more*
 accurate than the suspect. Of the Parameter-Controlled Backdoor's {before:.2f} it leaves {left:.2f} (in the paper at least .75), of Trigger Scattering's
-{scattered:.2f} it leaves {scattered_left:.2f} (at least .35). Both also cost more than an attacker can afford: clean accuracy is {accuracy:.2f} and
+{scattered:.2f} it leaves {scattered_left:.2f} (at least .35). Calibrated inversion, whose reference is such a repair, tells their models from clean ones as well: ROC AUC {area:.2f} and
+{scattered_area:.2f} (in the paper at most .66 for the former). Both also cost more than an attacker can afford: clean accuracy is {accuracy:.2f} and
 {scattered_accuracy:.2f} against {twin:.2f} of the clean twins ([decision 6](decisions/0006-half-poisoned-batches.md); a fifth of all images is stamped)."""
 
 

@@ -77,7 +77,8 @@ def place(left: float, area: float, *, dose: float = 1.0, success: float = 0.9, 
     readings = dict.fromkeys(("oracle", "final", "blind"), one)
     seen = Estimate(area, area, area, 20, "models")
     seeds = {key: [one] for key in ("oracle", "final", "blind")}
-    return Place("badnets", dose, code, Estimate(success, 0.0, 1.0, 1, "images"), readings, seeds, readings, seen, seen)
+    undefended = Estimate(success, 0.0, 1.0, 1, "images")
+    return Place("badnets", dose, 500, code, undefended, readings, seeds, readings, seen, seen)
 
 
 def test_rows_of_both_games_are_joined_where_all_common_settings_agree() -> None:
@@ -207,6 +208,22 @@ def test_a_section_is_made_for_each_pair_of_players_that_saw_the_same_attack() -
     (axes,) = section.figures[0].figure.axes
     assert [0.4, 0.6] in [list(line.get_xdata()) for line in axes.lines]  # type: ignore[arg-type]
     assert not plane_sections([])
+
+
+def test_planes_of_other_trusted_images_are_apart_unless_they_are_to_be_mixed() -> None:
+    rows = [robust(badnets(50), 0.4), detected(badnets(50), 0.7)]
+    rows += [robust(CODE, 0.9, trusted=2500), detected(CODE, 0.6, trusted=2500), robust(CODE, 0.8, trusted=1250)]
+    assert [len(one.places) for one in planes(rows)] == [1, 1]
+    (mixed,) = planes(rows, ("trusted",))
+    assert [(one.attack, one.trusted, one.left["blind"].value) for one in mixed.places] == [
+        ("badnets", COMMON["trusted"], 0.4),
+        ("parameter_controlled", 2500, 0.9),
+    ], "and a defender who repairs with other images than the one who detects is in none"
+    (section,) = plane_sections(rows, mixed=("trusted",))
+    assert section.table is not None
+    assert section.table.columns[2] == "trusted images"
+    assert [line[2] for line in section.table.rows] == [COMMON["trusted"], 2500]
+    assert "trusted images" not in plane_sections(rows[:2])[0].table.columns  # type: ignore[union-attr]
 
 
 def test_a_row_without_its_numbers_is_named() -> None:

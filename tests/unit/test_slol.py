@@ -74,7 +74,7 @@ def test_one_class_gives_nothing_and_no_gradient():
     now = latents("now").requires_grad_()
     value, pairs = soft_latent_orthogonalization(latents("then"), now, torch.full((40,), 3), CLASSES)
     value.backward()
-    assert (float(value), pairs) == (0, 0)
+    assert (value.item(), pairs) == (0, 0)
     assert now.grad is not None
     assert not now.grad.any()
 

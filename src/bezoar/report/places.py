@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ class Place:
     Attributes:
         attack: its name.
         dose: poisoned images m, or for an attack on the training code the share of parameters it moves.
+        trusted: how many trusted images both defenders have.
         code: whether the attack controls the training code (another threat model than data poisoning).
         success: of the attack on undefended models, the mean over seeds.
         left: reading -> what the repair leaves of it, the mean over seeds.
@@ -45,6 +46,7 @@ class Place:
 
     attack: str
     dose: float
+    trusted: int
     code: bool
     success: Estimate
     left: dict[str, Estimate]
@@ -67,11 +69,12 @@ class Plane:
     places: list[Place]
 
 
-def planes(rows: Sequence[Row]) -> list[Plane]:
+def planes(rows: Sequence[Row], mixed: Collection[str] = ()) -> list[Plane]:
     """All planes that rows allow.
 
-    Seeds of a repair are averaged only over rows that differ in nothing else; of several populations of one detector
-    on one attack the largest counts.
+    The places of one plane have all settings in common but the attack and those that are to be `mixed`. Seeds of a
+    repair are averaged only over rows that differ in nothing else; of several populations of one detector on one
+    attack the largest counts.
 
     Raises:
         StoreError: a row lacks something, e.g. because another version of bezoar wrote it.
@@ -92,7 +95,7 @@ def planes(rows: Sequence[Row]) -> list[Plane]:
     for few in robust.values():
         for (common, _), row in detected.items():
             if common == _common(few[0]):
-                shown = _settings(few[0], row)
+                shown = _settings(few[0], row, mixed)
                 key = canonical(shown)
                 settings[key] = shown
                 found.setdefault(key, []).append(_place([Robust.read(one) for one in few], row))
@@ -107,9 +110,9 @@ def _common(row: Row) -> str:
     return canonical({name: row["game"].get(name) for name in COMMON})
 
 
-def _settings(repaired: Row, detected: Row) -> dict[str, Any]:
+def _settings(repaired: Row, detected: Row, mixed: Collection[str]) -> dict[str, Any]:
     """What all places of one plane have in common, as dotted fields."""
-    shared = {name: repaired["game"].get(name) for name in COMMON if name != "attack"}
+    shared = {name: repaired["game"].get(name) for name in COMMON if name not in ("attack", *mixed)}
     own = {
         name: repaired["game"].get(name) for name in ("sanitizer", "removed", "repairer", "budget", "every", "folds")
     }
@@ -145,6 +148,7 @@ def _place(read: Sequence[Robust], row: Row) -> Place:
         return Place(
             _attack(attack),
             float(attack["poisons"] if "poisons" in attack else attack["fraction"]),
+            int(row["game"]["trusted"]),
             member is not None and issubclass(member, CodePoisoning),
             _over_seeds([one.attack_success for one in read]),
             {reading: _over_seeds([point.attack_success for point in few]) for reading, few in points.items()},

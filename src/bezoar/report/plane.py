@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -46,7 +46,8 @@ def plane(places: Sequence[Place], reading: str) -> Figure:
             axes.plot(both, [one.area.value] * len(both), linestyle="", marker="|", markersize=9, color=colour)
         for one in few:
             where = (one.left[reading].value, one.area.value)
-            axes.annotate(f"{one.dose:g}", where, (4, 4), textcoords="offset points", fontsize=8, color=MUTED)
+            aside = (4, -12 if one.code else 4)  # of two places that coincide one may be of either kind
+            axes.annotate(f"{one.dose:g}", where, aside, textcoords="offset points", fontsize=8, color=MUTED)
     for code, dash in ((False, (0, (4, 2))), (True, (0, (1, 1.5)))):
         best = front([one for one in places if one.code is code], reading)
         if best:
@@ -72,16 +73,21 @@ def lengths(estimates: Sequence[Estimate]) -> list[list[float]]:
     return [down, [max(0.0, one.high - one.value) for one in estimates]]
 
 
-def plane_sections(rows: Sequence[Row], reading: str = "blind") -> list[Section]:
-    """A section for each plane: a repairer and a detector that saw the same attacks; none if no pair did."""
+def plane_sections(rows: Sequence[Row], reading: str = "blind", mixed: Collection[str] = ()) -> list[Section]:
+    """A section for each plane: a repairer and a detector that saw the same attacks; none if no pair did.
+
+    Settings that are `mixed` may differ within a plane; numbers of trusted images that do stand beside the attacks.
+    """
     sections: list[Section] = []
-    for one_plane in planes(rows):
+    for one_plane in planes(rows, mixed):
         places = one_plane.places
+        counts = len({one.trusted for one in places}) > 1
         best = {id(one) for code in (False, True) for one in front([p for p in places if p.code is code], reading)}
         lines: list[list[Cell]] = [
             [
                 f"{one.attack.replace('_', ' ')}, {one.dose:g}",
                 "code" if one.code else "data",
+                *([one.trusted] if counts else []),
                 Percent(one.success),
                 *(over_seeds(one.seeds[name], Percent(one.left[name])) for name in READINGS),
                 one.repaired[reading] if len(one.seeds[reading]) > 2 else one.repaired[reading].value,
@@ -93,6 +99,7 @@ def plane_sections(rows: Sequence[Row], reading: str = "blind") -> list[Section]
         columns = (
             "attack, strength",
             "poisons the",
+            *(["trusted images"] if counts else []),
             "success undefended",
             *(f"left: {name}" for name in READINGS),
             f"Succ, {reading}",
