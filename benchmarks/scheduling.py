@@ -25,7 +25,7 @@ from bezoar.inventory import entries
 from bezoar.plans import plan, read_settings
 from bezoar.rows import Results
 from bezoar.store import Store
-from bezoar.sweep import sweep
+from bezoar.sweep import Engine, Serial, resolve, sweep
 from bezoar.workers import Crew
 
 GAME: dict[str, Any] = {
@@ -36,16 +36,18 @@ GAME: dict[str, Any] = {
     "trainer": {"kind": "sgd", "epochs": 3, "batch_size": 32},
     "trusted": 100,
 }
+REPAIRER: dict[str, Any] = {"kind": "weight_decay", "batch_size": 32}
 
 
 def measure(*, quick: bool) -> Report:
-    """A sweep against its own stages, a finished sweep again, and two workers against one."""
-    games, again, shared = (2, 3, 2) if quick else (50, 200, 16)
+    """A sweep against its own stages, a finished sweep again, and two workers against one, for games and searches."""
+    games, again, shared, searched = (2, 3, 2, 2) if quick else (50, 200, 16, 4)
     threads = torch.get_num_threads()
     rows = [overhead(games)]
     rows.append(finished(again))
     torch.set_num_threads(1)
     rows.append(workers(shared, 1))
+    rows.append(searches(searched, 2 if quick else 40))
     torch.set_num_threads(threads)
     settings = {
         "data": "digits_in_the_wild",
@@ -123,6 +125,27 @@ def workers(count: int, repeats: int) -> Row:
         f"{count} games by two workers",
         f"{two.median:.1f} s",
         f"by one: {one.median:.1f} s",
+        f"{one.median / two.median:.2f}x (best {one.best / two.best:.2f}x)",
+        "1.5x",
+        raw(two, one),
+    )
+
+
+def searches(count: int, steps: int) -> Row:
+    """The searches of several repairs (20 settings each) by two workers of one thread and by this process alone."""
+    (game,) = of_seeds(1)
+    games = [game.replace(repairer={**REPAIRER, "steps": steps + number}) for number in range(count)]
+
+    def by(engine: Engine) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            return seconds_of(lambda: resolve(games, True, Referee(Store(Path(folder))), engine=engine))
+
+    times = interleave({"two workers": lambda: by(Crew(2)), "this process": lambda: by(Serial())}, 1)
+    two, one = times["two workers"], times["this process"]
+    return Row(
+        f"searches for {count} repairs by two workers",
+        f"{two.median:.1f} s",
+        f"by one process: {one.median:.1f} s",
         f"{one.median / two.median:.2f}x (best {one.best / two.best:.2f}x)",
         "1.5x",
         raw(two, one),
