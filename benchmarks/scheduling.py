@@ -47,7 +47,7 @@ def measure(*, quick: bool) -> Report:
     rows.append(finished(again))
     torch.set_num_threads(1)
     rows.append(workers(shared, 1))
-    rows.append(searches(searched, 2 if quick else 40))
+    rows.append(searches(searched, 2 if quick else 10))
     torch.set_num_threads(threads)
     settings = {
         "data": "digits_in_the_wild",
