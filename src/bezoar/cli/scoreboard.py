@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +13,7 @@ from rich.text import Text
 from bezoar.cli.console import in_time, say, stderr
 from bezoar.games.game import Game
 from bezoar.records import Estimate
-from bezoar.report.groups import kind_of
+from bezoar.report.groups import differing, flat, kind_of
 from bezoar.rows import Row
 
 SHOWN = 6
@@ -95,29 +95,14 @@ class Titles:
     def __init__(self, games: Iterable[Mapping[str, Any]]) -> None:
         alike: dict[str, list[dict[str, Any]]] = {}
         for game in games:
-            alike.setdefault(title(game), []).append(dict(_settings(game)))
-        self._told = {name: _varying(few) for name, few in alike.items()}
+            alike.setdefault(title(game), []).append(flat(game))
+        self._told = {name: differing(few) for name, few in alike.items()}
 
     def __call__(self, game: Mapping[str, Any]) -> str:
         """One of the games."""
-        name, settings = title(game), dict(_settings(game))
+        name, settings = title(game), flat(game)
         told = [path for path in self._told.get(name, []) if path in settings]
         return ", ".join([name, *(f"{path.rpartition('.')[2].replace('_', ' ')} {settings[path]}" for path in told)])
-
-
-def _settings(game: Mapping[str, Any], below: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting of a game by its dotted name."""
-    for name, value in game.items():
-        if isinstance(value, Mapping):
-            yield from _settings(cast("Mapping[str, Any]", value), f"{below}{name}.")
-        else:
-            yield below + name, value
-
-
-def _varying(games: list[dict[str, Any]]) -> list[str]:
-    """The settings in which some of these games differ."""
-    names = dict.fromkeys(name for game in games for name in game)
-    return [name for name in names if any(game.get(name) != games[0].get(name) for game in games)]
 
 
 def headline(row: Row) -> str:
